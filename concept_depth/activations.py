@@ -1,0 +1,227 @@
+"""`Activations`: the waist. An ordered mapping layer → (N examples, D hidden) matrix, and its file format.
+
+Above it stand the ways to make activations, below it statistics that have never heard of a network. Layers may
+differ in width, and each is read only when asked for, so that one layer of a large model fits where all do not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from concept_depth import files
+from concept_depth.errors import InputError
+
+FORMAT = "concept-depth activations"
+FORMAT_VERSION = 1
+
+IntArray = npt.NDArray[np.int64]
+FloatMatrix = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Activations(Mapping[str, FloatMatrix]):
+    """What a network holds at each layer for each example of a concept.
+
+    Args:
+        names: L layer names, in order.
+        numbers: L layer numbers; a layer's relative depth is number / total.
+        total: what the numbers are counted against (the number of blocks d of a language model).
+        read: gives the (N, D) matrix of a layer by its name; called each time the layer is asked for.
+        labels: N class indices into `classes`.
+        classes: names of the classes.
+        groups: N group numbers: examples of one group never stand on both sides of a split.
+        provenance: where the numbers come from, JSON-serialisable (concept, subject, extraction, groups, …).
+    """
+
+    names: tuple[str, ...]
+    numbers: tuple[int, ...]
+    total: int
+    read: Callable[[str], FloatMatrix] = field(repr=False)
+    labels: IntArray = field(repr=False)
+    classes: tuple[str, ...]
+    groups: IntArray = field(repr=False)
+    provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __getitem__(self, layer: str | int) -> FloatMatrix:
+        """The (N, D) matrix of a layer, by name or number; bfloat16 comes back as float32.
+
+        Raises:
+            KeyError: there is no such layer.
+        """
+        return self.read(self.name_of(layer))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __repr__(self) -> str:
+        return (
+            f"Activations({len(self.labels)} examples × {len(self)} layers, "
+            f"{self.names[0]} … {self.names[-1]}, classes {', '.join(self.classes)})"
+        )
+
+    def name_of(self, layer: str | int) -> str:
+        """The name of a layer given by name or number."""
+        if layer in self.names:
+            return str(layer)
+        if layer in self.numbers:
+            return self.names[self.numbers.index(layer)]
+        raise KeyError(f"no layer {layer!r}; there are numbers {self.numbers[0]} … {self.numbers[-1]}")
+
+    @property
+    def fractions(self) -> npt.NDArray[np.float64]:
+        """(L,) relative depth of each layer: number / total (0 where the total is 0)."""
+        return np.asarray(self.numbers, dtype=np.float64) / max(self.total, 1)
+
+    def numpy(self) -> npt.NDArray[np.float32]:
+        """All layers as one (L, N, D) array; they must have one width.
+
+        Raises:
+            InputError: the layers differ in width.
+        """
+        matrices = [self[name] for name in self.names]
+        if len({matrix.shape for matrix in matrices}) > 1:
+            raise InputError("the layers differ in width, so they are no single array; ask for one at a time")
+        return np.stack(matrices).astype(np.float32, copy=False)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        layers: Mapping[str, npt.ArrayLike] | Sequence[npt.ArrayLike],
+        labels: npt.ArrayLike,
+        *,
+        groups: npt.ArrayLike | None = None,
+        classes: Sequence[str] | None = None,
+        numbers: Sequence[int] | None = None,
+        total: int | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> Activations:
+        """Activations from matrices in memory.
+
+        Args:
+            layers: (N, D) matrices, in order: a mapping name → matrix, or a sequence (named by their numbers).
+            labels: N labels of any sortable kind (numbers, booleans, strings).
+            groups: N group labels, or None: every example is a group of its own.
+            classes: names of the sorted distinct labels; by default their `str`.
+            numbers: numbers of the layers; by default 0 … L − 1.
+            total: what the numbers are counted against; by default the last number.
+            provenance: recorded as given.
+
+        Raises:
+            InputError: no layer, lengths that differ, a matrix that is not finite, fewer than two classes.
+        """
+        named = dict(layers) if isinstance(layers, Mapping) else {str(i): m for i, m in enumerate(layers)}
+        matrices = {str(name): _as_matrix(str(name), matrix) for name, matrix in named.items()}
+        if not matrices:
+            raise InputError("there is no layer; give at least one matrix of shape (examples, hidden)")
+        found, encoded = np.unique(np.asarray(labels), return_inverse=True)
+        n = len(encoded)
+        for name, matrix in matrices.items():
+            if len(matrix) != n:
+                raise InputError(f"layer {name!r} has {len(matrix)} rows but there are {n} labels")
+        group_numbers = np.arange(n) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+        if len(group_numbers) != n:
+            raise InputError(f"there are {len(group_numbers)} groups for {n} labels; give one for each example")
+        names = tuple(str(label) for label in found) if classes is None else tuple(classes)
+        if len(names) != len(found) or len(found) < 2:
+            raise InputError(
+                f"the labels hold {len(found)} classes and {len(names)} class names; "
+                "two or more classes are needed, with a name for each"
+            )
+        counted = tuple(range(len(matrices))) if numbers is None else tuple(int(number) for number in numbers)
+        if len(counted) != len(matrices):
+            raise InputError(f"{len(counted)} numbers for {len(matrices)} layers; give one for each")
+        return cls(
+            names=tuple(matrices),
+            numbers=counted,
+            total=counted[-1] if total is None else int(total),
+            read=matrices.__getitem__,
+            labels=encoded.astype(np.int64),
+            classes=names,
+            groups=group_numbers.astype(np.int64),
+            provenance=dict(provenance or {}),
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file: a tensor a layer, labels, groups, and the rest as JSON in the header."""
+        import torch
+
+        tensors = {f"layer/{name}": torch.from_numpy(np.ascontiguousarray(self[name])) for name in self.names}
+        tensors["labels"] = torch.from_numpy(self.labels)
+        tensors["groups"] = torch.from_numpy(self.groups)
+        header = {
+            "format_version": FORMAT_VERSION,
+            "names": self.names,
+            "numbers": self.numbers,
+            "total": self.total,
+            "classes": self.classes,
+            "provenance": self.provenance,
+        }
+        files.write_tensors(Path(path), tensors, {"format": FORMAT, "header": json.dumps(header)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Activations:
+        """Open what `save` wrote; layers are read when asked for.
+
+        Raises:
+            InputError: the file is absent, or not of this format and version.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"there is no file {path}; give a file that Activations.save wrote")
+        try:
+            metadata = files.read_metadata(path)
+        except Exception as error:  # safetensors raises its own kinds for anything that is not its format
+            raise InputError(f"{path} is not a safetensors file ({error})") from error
+        if metadata.get("format") != FORMAT:
+            raise InputError(f"{path} holds no activations; give a file that Activations.save wrote")
+        header = json.loads(metadata["header"])
+        if header["format_version"] != FORMAT_VERSION:
+            raise InputError(
+                f"{path} has format version {header['format_version']}, this release reads {FORMAT_VERSION}; "
+                "extract the activations again"
+            )
+
+        def read(name: str) -> FloatMatrix:
+            tensor = files.read_tensor(path, f"layer/{name}")
+            return as_numpy(tensor)
+
+        return cls(
+            names=tuple(header["names"]),
+            numbers=tuple(header["numbers"]),
+            total=header["total"],
+            read=read,
+            labels=as_numpy(files.read_tensor(path, "labels")),
+            classes=tuple(header["classes"]),
+            groups=as_numpy(files.read_tensor(path, "groups")),
+            provenance=header["provenance"],
+        )
+
+
+def as_numpy(tensor: Any) -> npt.NDArray[Any]:
+    """A torch tensor as numpy, on the CPU; 16-bit floats become float32 (numpy has no bfloat16)."""
+    tensor = tensor.detach().cpu()
+    if tensor.is_floating_point() and tensor.element_size() < 4:
+        tensor = tensor.float()
+    array: npt.NDArray[Any] = tensor.numpy()
+    return array
+
+
+def _as_matrix(name: str, matrix: npt.ArrayLike) -> FloatMatrix:
+    array = as_numpy(matrix) if hasattr(matrix, "detach") else np.asarray(matrix)
+    if array.ndim != 2 or array.dtype.kind not in "fiub":
+        raise InputError(f"layer {name!r} has shape {array.shape}; give a matrix (examples, hidden) of numbers")
+    if array.dtype.kind != "f" or array.dtype.itemsize < 4:
+        array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        raise InputError(f"layer {name!r} holds NaN or infinity; leave that layer out or extract in float32")
+    return array

@@ -1,0 +1,230 @@
+"""`Concept`: inputs with labels and groups. No network is known here.
+
+Shapes: N examples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from concept_depth.errors import InputError
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Concept:
+    """Labelled examples of one concept.
+
+    Args:
+        name: short name, used in tables and file names.
+        inputs: N texts, or an array with examples on its first axis (for networks that read no text).
+        labels: N class indices 0 … K−1 into `classes`.
+        classes: names of the K ≥ 2 classes; with two, class 1 is the positive one.
+        groups: N group numbers, or None where nothing is known of them (`concepts.groups` can derive them);
+            examples of one group never stand on both sides of a split.
+        spans: per example (start, end) in characters of the input text, for `position="span"`; or None.
+        category: kind of concept (fact, sentiment, reasoning, …), free text.
+        template: text with `{text}` exactly once, put around every input; None for the input alone.
+        source: where the examples come from.
+        licence: under which terms.
+        details: anything else worth recording, JSON-serialisable: file, split, how the groups were found, …;
+            not part of the fingerprint.
+
+    Raises:
+        InputError: the parts do not fit together (lengths, a class without examples, an empty text, …).
+    """
+
+    name: str
+    inputs: Sequence[str] | npt.NDArray[Any]
+    labels: IntArray
+    classes: tuple[str, ...]
+    groups: IntArray | None = None
+    spans: tuple[tuple[int, int], ...] | None = None
+    category: str = ""
+    template: str | None = None
+    source: str = ""
+    licence: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.inputs, np.ndarray):
+            object.__setattr__(self, "inputs", tuple(self.inputs))
+        object.__setattr__(self, "labels", np.asarray(self.labels, dtype=np.int64))
+        object.__setattr__(self, "classes", tuple(str(name) for name in self.classes))
+        if self.groups is not None:
+            object.__setattr__(self, "groups", np.asarray(self.groups, dtype=np.int64))
+        if self.spans is not None:
+            object.__setattr__(self, "spans", tuple((int(start), int(end)) for start, end in self.spans))
+        self._check()
+
+    def _check(self) -> None:
+        n = len(self.inputs)
+        lengths = {"labels": self.labels, "groups": self.groups, "spans": self.spans}
+        for what, values in lengths.items():
+            if values is not None and len(values) != n:
+                raise InputError(
+                    f"concept {self.name!r} has {n} inputs but {len(values)} {what}; give one for each input"
+                )
+        if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
+            raise InputError(
+                f"concept {self.name!r} has the classes {list(self.classes)}; "
+                "a concept needs two or more different classes"
+            )
+        if n and (self.labels.min() < 0 or self.labels.max() >= len(self.classes)):
+            raise InputError(
+                f"concept {self.name!r} has labels outside 0 … {len(self.classes) - 1}; "
+                "labels are indices into classes"
+            )
+        counts = self.class_counts
+        empty = [name for name, count in counts.items() if count == 0]
+        if empty:
+            raise InputError(
+                f"concept {self.name!r} has no example of class {empty[0]!r}; every class needs examples"
+            )
+        if self.is_text:
+            for index, text in enumerate(self.inputs):
+                if not isinstance(text, str) or not text.strip():
+                    raise InputError(
+                        f"concept {self.name!r}: the text of example {index + 1} is empty or no text; "
+                        "remove that example or fill it in"
+                    )
+        if self.spans is not None:
+            for index, ((start, end), text) in enumerate(zip(self.spans, self.inputs, strict=True)):
+                if not 0 <= start < end <= len(text):
+                    raise InputError(
+                        f"concept {self.name!r}: span ({start}, {end}) of example {index + 1} does not lie "
+                        f"in its text of {len(text)} characters; give 0 ≤ start < end ≤ length"
+                    )
+        if self.template is not None and self.template.count("{text}") != 1:
+            raise InputError(
+                f"template {self.template!r} must hold {{text}} exactly once, as in 'Is this true? {{text}}'"
+            )
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the inputs are texts (and not an array)."""
+        return not isinstance(self.inputs, np.ndarray)
+
+    @property
+    def class_counts(self) -> dict[str, int]:
+        """Number of examples of each class."""
+        counts = np.bincount(self.labels, minlength=len(self.classes))
+        return {name: int(count) for name, count in zip(self.classes, counts, strict=True)}
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{name} {count}" for name, count in self.class_counts.items())
+        return f"Concept({self.name!r}: {len(self)} examples; {counts})"
+
+    def prompts(self) -> list[str]:
+        """The N texts as the network reads them: each input inside the template."""
+        if not self.is_text:
+            raise InputError(f"concept {self.name!r} holds arrays; only texts have prompts")
+        before, after = self.template_parts
+        return [f"{before}{text}{after}" for text in self.inputs]
+
+    @property
+    def template_parts(self) -> tuple[str, str]:
+        """What stands before and behind each text."""
+        before, _, after = (self.template or "{text}").partition("{text}")
+        return before, after
+
+    def select(self, indices: npt.ArrayLike, **changes: Any) -> Concept:
+        """The examples at `indices`, in that order; `changes` replace fields, as in `dataclasses.replace`."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        inputs = self.inputs[chosen] if isinstance(self.inputs, np.ndarray) else [self.inputs[i] for i in chosen]
+        picked: dict[str, Any] = {
+            "inputs": inputs,
+            "labels": self.labels[chosen],
+            "groups": None if self.groups is None else self.groups[chosen],
+            "spans": None if self.spans is None else tuple(self.spans[i] for i in chosen),
+        }
+        return replace(self, **{**picked, **changes})
+
+    def balanced(self, *, random_state: int = 0) -> Concept:
+        """As many examples of each class as the rarest has, drawn at random, in their original order.
+
+        Examples whose group holds every class are kept first, so that pairs stay pairs where they can.
+        """
+        rng = np.random.default_rng(random_state)
+        target = min(self.class_counts.values())
+        groups = np.arange(len(self)) if self.groups is None else self.groups
+        per_group = np.zeros((int(groups.max()) + 1, len(self.classes)), dtype=np.int64)
+        np.add.at(per_group, (groups, self.labels), 1)
+        complete: npt.NDArray[np.bool_] = np.all(per_group > 0, axis=1)
+        kept: list[int] = []
+        for label in range(len(self.classes)):
+            members = rng.permutation(np.flatnonzero(self.labels == label))
+            order = np.argsort(~complete[groups[members]], kind="stable")
+            kept.extend(members[order][:target].tolist())
+        return self.select(sorted(kept))
+
+    def take(self, n: int, *, random_state: int = 0) -> Concept:
+        """About `n` examples (at most), made of whole groups drawn at random, in their original order.
+
+        Raises:
+            InputError: `n` is not positive, or so small that a class is left without examples.
+        """
+        if n < 1:
+            raise InputError(f"cannot take {n} examples; give a number of 1 or more")
+        if n >= len(self):
+            return self
+        groups = np.arange(len(self)) if self.groups is None else self.groups
+        kept: list[int] = []
+        members: dict[int, list[int]] = {}
+        for index, group in enumerate(groups.tolist()):
+            members.setdefault(group, []).append(index)
+        for group in np.random.default_rng(random_state).permutation(sorted(members)).tolist():
+            if len(kept) + len(members[group]) <= n:
+                kept.extend(members[group])
+        if set(self.labels[kept].tolist()) != set(range(len(self.classes))):
+            raise InputError(f"{n} examples of {self.name!r} leave a class empty; take more")
+        return self.select(sorted(kept))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that a measurement depends on: inputs, labels, classes, groups, spans, template."""
+        digest = hashlib.sha256()
+
+        def add(value: str | bytes) -> None:
+            data = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
+            digest.update(len(data).to_bytes(8, "little"))
+            digest.update(data)
+
+        if isinstance(self.inputs, np.ndarray):
+            add(f"{self.inputs.dtype.str}{self.inputs.shape}")
+            add(np.ascontiguousarray(self.inputs).tobytes())
+        else:
+            for text in self.inputs:
+                add(text)
+        add(self.labels.astype("<i8").tobytes())
+        add("\x1f".join(self.classes))
+        add(b"" if self.groups is None else self.groups.astype("<i8").tobytes())
+        add(repr(self.spans))
+        add(self.template or "{text}")
+        return digest.hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-serialisable origin of the examples, for records."""
+        return {
+            "name": self.name,
+            "n": len(self),
+            "classes": list(self.classes),
+            "class_counts": self.class_counts,
+            "category": self.category,
+            "template": self.template,
+            "source": self.source,
+            "licence": self.licence,
+            "fingerprint": self.fingerprint,
+            "details": dict(self.details),
+        }

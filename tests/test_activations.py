@@ -1,0 +1,76 @@
+"""The waist: what goes in comes out, layers are read alone, bad input is one sentence."""
+
+import numpy as np
+import pytest
+import torch
+
+from concept_depth.activations import Activations
+from concept_depth.errors import InputError
+
+
+def small(rng=None):
+    rng = rng or np.random.default_rng(0)
+    return Activations.from_arrays(
+        {"a": rng.normal(size=(6, 3)), "b": rng.normal(size=(6, 5)).astype(np.float32)},
+        ["x", "y"] * 3,
+        groups=["g", "g", "h", "h", "i", "i"],
+    )
+
+
+def test_layers_are_found_by_name_and_number():
+    acts = small()
+    assert acts["b"].shape == (6, 5)
+    assert np.array_equal(acts[1], acts["b"])
+    assert acts.classes == ("x", "y")
+    assert acts.labels.tolist() == [0, 1] * 3
+    assert acts.groups.tolist() == [0, 0, 1, 1, 2, 2]
+    assert acts.fractions.tolist() == [0.0, 1.0]
+    with pytest.raises(KeyError, match="no layer 7"):
+        acts[7]
+
+
+def test_a_saved_file_gives_the_same_bytes_and_numbers_back(tmp_path):
+    acts = small()
+    acts.save(tmp_path / "one.safetensors")
+    acts.save(tmp_path / "two.safetensors")
+    assert (tmp_path / "one.safetensors").read_bytes() == (tmp_path / "two.safetensors").read_bytes()
+    again = Activations.load(tmp_path / "one.safetensors")
+    assert list(again) == ["a", "b"]
+    for name in acts:
+        assert np.array_equal(acts[name], again[name])
+        assert acts[name].dtype == again[name].dtype
+    assert np.array_equal(acts.groups, again.groups)
+
+
+def test_one_matrix_may_stand_at_several_layers(tmp_path):
+    matrix = np.ones((4, 2))
+    Activations.from_arrays([matrix, matrix], [0, 1, 0, 1]).save(tmp_path / "same.safetensors")
+    assert np.array_equal(Activations.load(tmp_path / "same.safetensors")[1], matrix)
+
+
+def test_bfloat16_comes_back_as_float32():
+    acts = Activations.from_arrays([torch.ones(4, 2, dtype=torch.bfloat16)], [0, 1, 0, 1])
+    assert acts[0].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("layers", "labels", "sentence"),
+    [
+        ([], [0, 1], "no layer"),
+        ([np.ones((3, 2))], [0, 1], "3 rows but there are 2 labels"),
+        ([np.ones(2)], [0, 1], "shape"),
+        ([np.array([[1.0, np.nan], [1, 1]])], [0, 1], "NaN"),
+        ([np.ones((2, 2))], [1, 1], "1 classes"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(layers, labels, sentence):
+    with pytest.raises(InputError, match=sentence):
+        Activations.from_arrays(layers, labels)
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(b"no such format")
+    with pytest.raises(InputError, match="not a safetensors file"):
+        Activations.load(tmp_path / "x.safetensors")
+    with pytest.raises(InputError, match="there is no file"):
+        Activations.load(tmp_path / "absent.safetensors")
