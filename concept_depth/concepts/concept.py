@@ -193,7 +193,7 @@ class Concept:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of everything that a measurement depends on: inputs, labels, classes, groups, spans, template."""
+        """SHA-256 of everything a measurement depends on: inputs, labels, classes, groups, spans, template."""
         digest = hashlib.sha256()
 
         def add(value: str | bytes) -> None:
