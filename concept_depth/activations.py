@@ -166,7 +166,7 @@ class Activations(Mapping[str, FloatMatrix]):
             "classes": self.classes,
             "provenance": self.provenance,
         }
-        files.write_tensors(Path(path), tensors, {"format": FORMAT, "header": json.dumps(header)})
+        files.write_tensors(Path(path), tensors, {"format": FORMAT, **header})
 
     @classmethod
     def load(cls, path: str | Path) -> Activations:
@@ -184,10 +184,9 @@ class Activations(Mapping[str, FloatMatrix]):
             raise InputError(f"{path} is not a safetensors file ({error})") from error
         if metadata.get("format") != FORMAT:
             raise InputError(f"{path} holds no activations; give a file that Activations.save wrote")
-        header = json.loads(metadata["header"])
-        if header["format_version"] != FORMAT_VERSION:
+        if metadata["format_version"] != FORMAT_VERSION:
             raise InputError(
-                f"{path} has format version {header['format_version']}, this release reads {FORMAT_VERSION}; "
+                f"{path} has format version {metadata['format_version']}, this release reads {FORMAT_VERSION}; "
                 "extract the activations again"
             )
 
@@ -196,14 +195,14 @@ class Activations(Mapping[str, FloatMatrix]):
             return as_numpy(tensor)
 
         return cls(
-            names=tuple(header["names"]),
-            numbers=tuple(header["numbers"]),
-            total=header["total"],
+            names=tuple(metadata["names"]),
+            numbers=tuple(metadata["numbers"]),
+            total=metadata["total"],
             read=read,
             labels=as_numpy(files.read_tensor(path, "labels")),
-            classes=tuple(header["classes"]),
+            classes=tuple(metadata["classes"]),
             groups=as_numpy(files.read_tensor(path, "groups")),
-            provenance=header["provenance"],
+            provenance=metadata["provenance"],
         )
 
 

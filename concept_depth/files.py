@@ -85,13 +85,17 @@ def content_key(*parts: Any) -> str:
 
 
 def write_tensors(
-    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
+    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any] | None = None
 ) -> None:
-    """Write named tensors as one safetensors file, atomically; the same content gives the same bytes."""
+    """Write named tensors and JSON `metadata` as one safetensors file, atomically; same content, same bytes.
+
+    All metadata stand under one key of the header: safetensors writes several keys in random order.
+    """
     from safetensors.torch import save_file
 
+    packed = {"metadata": json.dumps(dict(metadata or {}), ensure_ascii=False)}
     with atomic_path(path) as temporary:
-        save_file(_unshared(tensors), temporary, metadata=dict(metadata or {}))
+        save_file(_unshared(tensors), temporary, metadata=packed)
 
 
 def _unshared(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -123,9 +127,10 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     return load_file(path)
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """The string metadata of a safetensors file; cheap, since only the header is read."""
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata that `write_tensors` stored; cheap, since only the header is read."""
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
-        return dict(file.metadata() or {})
+        packed: dict[str, Any] = json.loads((file.metadata() or {}).get("metadata", "{}"))
+    return packed
