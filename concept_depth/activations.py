@@ -6,7 +6,6 @@ differ in width, and each is read only when asked for, so that one layer of a la
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
