@@ -134,3 +134,12 @@ def read_metadata(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="pt") as file:
         packed: dict[str, Any] = json.loads((file.metadata() or {}).get("metadata", "{}"))
     return packed
+
+
+def default_cache_dir() -> Path:
+    """Where activations and converted models are kept: $CONCEPT_DEPTH_CACHE, else the user's cache folder."""
+    given = os.environ.get("CONCEPT_DEPTH_CACHE")
+    if given:
+        return Path(given).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base).expanduser() if base else Path.home() / ".cache") / "concept_depth"

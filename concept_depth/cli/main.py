@@ -1,0 +1,86 @@
+"""The command `concept-depth`: commands, and what becomes of errors.
+
+Results go to standard output, progress and errors to standard error. Exit codes: 0 for any measured result, 2 for
+what the user can mend (one sentence), 3 when part of a sweep failed, 1 for a bug of ours (with traceback).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from concept_depth import __version__
+from concept_depth.cli import inspect, results, run
+from concept_depth.errors import InputError
+
+app = typer.Typer(
+    name="concept-depth",
+    help="At which layer of a language model does a concept become linearly separable?",
+    epilog="Start with:  concept-depth run smollm2-135m cities --out runs/first",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"concept-depth {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """At which layer of a language model does a concept become linearly separable?"""
+
+
+for module in (run, inspect, results):
+    module.register(app)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(_exit_code())
+
+
+def _exit_code() -> int:
+    try:
+        return int(app(standalone_mode=False) or 0)
+    except InputError as error:
+        return _sentence(str(error), 2)
+    except BrokenPipeError:
+        # Whoever reads our output has stopped, as `| head` does; there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (KeyboardInterrupt, typer.Abort):
+        return _sentence("stopped; what was finished is kept, the same command goes on from there", 130)
+    except Exception as error:
+        # Typer's own usage errors know their exit code and sentence; their class has moved between releases.
+        if hasattr(error, "exit_code") and hasattr(error, "format_message"):
+            return _usage_error(error)
+        raise
+
+
+def _usage_error(error: Any) -> int:
+    message = str(error.format_message())
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        # Typed without arguments: the help explains itself, and nothing went wrong.
+        print(message)
+        return 0
+    path = context.command_path if context is not None else "concept-depth"
+    return _sentence(f"{message.rstrip('.')}; type '{path} --help' for what is allowed", error.exit_code)
+
+
+def _sentence(text: str, code: int) -> int:
+    print(f"concept-depth: {' '.join(text.split())}", file=sys.stderr)
+    return code

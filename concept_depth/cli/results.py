@@ -1,0 +1,136 @@
+"""The commands that work on results: report, figure, compare, apply."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from concept_depth.cli import options as o
+from concept_depth.errors import InputError
+
+FoldersArgument = Annotated[
+    list[Path],
+    typer.Argument(metavar="DIR", help="Folders of runs; searched at any depth.", show_default=False),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands to `app`."""
+    app.command(epilog="Example:  concept-depth report runs/smollm2 runs/gemma --out runs/both")(report)
+    app.command(epilog="Example:  concept-depth figure ladder runs/first -o ladder.pdf")(figure)
+    app.command(epilog="Example:  concept-depth compare runs/plain runs/noisy")(compare)
+    app.command(epilog='Example:  concept-depth apply runs/first/cities "Rome is in Italy."')(apply)
+
+
+def find_runs(folders: list[Path]) -> list[Path]:
+    """Every folder with a record at or below `folders`, sorted.
+
+    Raises:
+        InputError: a folder is absent or holds no run.
+    """
+    found: list[Path] = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f"there is no folder {folder}; give a folder that 'concept-depth run' wrote")
+        runs = sorted(path.parent for path in folder.rglob("record.json"))
+        if not runs:
+            raise InputError(f"{folder} holds no record.json; give a folder that 'concept-depth run' wrote")
+        found.extend(run for run in runs if run not in found)
+    return found
+
+
+def report(
+    folders: FoldersArgument,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for the page (default: the first).")
+    ] = None,
+    table: Annotated[
+        str | None, typer.Option("--table", help="Print a table instead: markdown, latex or csv.")
+    ] = None,
+) -> None:
+    """Make one page of one or many runs."""
+    from concept_depth.reporting.overview import load_runs, write_overview
+
+    runs = find_runs(folders)
+    if table is not None:
+        from concept_depth.reporting.tables import depth_table
+
+        typer.echo(depth_table(load_runs(runs), style=table))
+        return
+    typer.echo(f"report: {write_overview(runs, out or folders[0])}")
+
+
+def figure(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="curve, ladder or heatmap.", show_default=False)],
+    folders: FoldersArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="File: .pdf, .svg or .png.", show_default=False)],
+) -> None:
+    """Draw a figure for a paper, as vectors or pixels."""
+    from concept_depth.reporting.figures import save_figure
+    from concept_depth.reporting.overview import load_runs
+
+    save_figure(kind, load_runs(find_runs(folders)), out)
+    typer.echo(str(out))
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="DIR_A", show_default=False)],
+    b: Annotated[Path, typer.Argument(metavar="DIR_B", show_default=False)],
+    rule: o.RuleOption = "within:0.9",
+    seed: o.SeedOption = 0,
+    json_: o.JsonOption = False,
+) -> None:
+    """Compare two runs concept by concept: the difference in depth and peak, with interval and test."""
+    from concept_depth import files
+    from concept_depth.cli.tables import text_table
+    from concept_depth.comparison import compare as compare_scores
+    from concept_depth.probing.scores import LayerScores
+
+    def by_concept(folder: Path) -> dict[str, Path]:
+        runs = find_runs([folder])
+        return {files.read_json(run / "record.json")["concept"]["name"]: run for run in runs}
+
+    left, right = by_concept(a), by_concept(b)
+    # A single run on each side is compared whatever the names: a noise changes the name of a concept.
+    pairs = [(name, left[name], right[name]) for name in left if name in right]
+    if not pairs and len(left) == len(right) == 1:
+        pairs = [(" / ".join([*left, *right]), *left.values(), *right.values())]
+    if not pairs:
+        raise InputError(f"{a} and {b} have no concept in common: {', '.join(left)} against {', '.join(right)}")
+    results = []
+    for name, run_a, run_b in pairs:
+        scores_a, scores_b = (LayerScores.load(run / "scores.safetensors") for run in (run_a, run_b))
+        results.append((name, compare_scores(scores_a, scores_b, rule=rule, random_state=seed)))
+    if json_:
+        typer.echo(
+            json.dumps({"results": [{"concept": name, **result.to_dict()} for name, result in results]}, indent=1)
+        )
+        return
+    typer.echo(text_table(["concept", "comparison"], [(name, str(result)) for name, result in results]))
+
+
+def apply(
+    probe: Annotated[
+        Path, typer.Argument(metavar="PROBE", help="A run's folder, or the probe file in it.", show_default=False)
+    ],
+    texts: Annotated[
+        list[str] | None, typer.Argument(metavar="TEXT", help="Texts; none: one a line from standard input.")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="The model (default: the probe's own).")] = None,
+    json_: o.JsonOption = False,
+) -> None:
+    """Score new texts with a stored probe."""
+    from concept_depth.application import apply_probe
+
+    given = texts or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    if not given:
+        raise InputError('no text to score; give texts behind the probe, as in: apply PROBE "Rome is in Italy."')
+    for row in apply_probe(probe, given, model=model):
+        if json_:
+            typer.echo(json.dumps(row, ensure_ascii=False))
+        else:
+            typer.echo(f"{row['probability']:.3f}  {row['class']}  {row['text']}")

@@ -1,0 +1,251 @@
+"""Concepts × models × variants: plan, check everything first, run, resume.
+
+A *variant* is a named set of settings that differ from the plan's (a noise, a precision, a template, a site), so
+that one mechanism serves every condition. Models are loaded once for all jobs that share them. Nothing here knows
+how a job is measured; that is `concept_depth.measure`.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from concept_depth import files
+from concept_depth.errors import InputError
+from concept_depth.measure import Settings, Stage, check_job, load_subject, measure
+
+if TYPE_CHECKING:
+    from concept_depth.concepts.concept import Concept
+
+DONE = "done.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model on one concept under one set of settings; `folder` is where its results go, below `out`."""
+
+    model: str
+    concept: str
+    variant: str
+    settings: Settings
+    folder: str
+
+    @property
+    def label(self) -> str:
+        """How progress and tables name this job."""
+        return " · ".join(part for part in (self.model, self.concept, self.variant) if part)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to measure.
+
+    Args:
+        models: bundled names, Hub ids, folders or .gguf files.
+        concepts: anything that `load_concept` takes; "all" stands for every bundled concept.
+        variants: name → settings that differ from `settings`; empty for one run with `settings` alone.
+        settings: what holds for every job.
+
+    Raises:
+        InputError: nothing to do, or two jobs would write to one folder.
+    """
+
+    models: tuple[str, ...]
+    concepts: tuple[str, ...]
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    settings: Settings = field(default_factory=Settings)
+
+    def __post_init__(self) -> None:
+        if not self.models or not self.concepts:
+            raise InputError("a plan needs at least one model and one concept, as in 'run smollm2-135m cities'")
+
+    def jobs(self) -> tuple[Job, ...]:
+        """Every job, in the order in which it runs: jobs that share a loaded model stand together."""
+        several_models, several_variants = len(self.models) > 1, len(self.variants) > 1
+        jobs: list[Job] = []
+        for model in self.models:
+            for variant, changes in (self.variants or {"": {}}).items():
+                settings = self.settings.changed(changes, where=f"variant {variant!r}")
+                for concept in self.concepts:
+                    parts = [
+                        _slug(model) if several_models else "",
+                        _slug(variant) if several_variants else "",
+                        _slug(concept),
+                    ]
+                    folder = "/".join(part for part in parts if part)
+                    jobs.append(Job(model, concept, variant, settings, folder))
+        folders = [job.folder for job in jobs]
+        for job in jobs:
+            if folders.count(job.folder) > 1:
+                raise InputError(f"two jobs of the plan would write to {job.folder!r}; name each only once")
+        return tuple(jobs)
+
+
+def read_plan(path: str | Path) -> Plan:
+    """A plan from a TOML file: `models`, `concepts`, any setting, and a table `[variants.NAME]` a variant.
+
+    Raises:
+        InputError: the file is absent, is not TOML, or has a key that is no setting.
+    """
+    path = Path(path)
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read the plan {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path} is not TOML: {error}") from error
+    models, concepts = (_names(data.pop(key, ()), key, path) for key in ("models", "concepts"))
+    variants = data.pop("variants", {})
+    if not isinstance(variants, dict) or not all(isinstance(changes, dict) for changes in variants.values()):
+        raise InputError(f"{path}: variants are tables, as in '[variants.noisy]' with 'noise = \"letters\"' below")
+    settings = Settings().changed(data, where=str(path))
+    return Plan(models=models, concepts=concepts, variants=variants, settings=settings)
+
+
+def _names(value: Any, key: str, path: Path) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+        raise InputError(f'{path}: {key} must be a list of names, as in {key} = ["…"]')
+    return tuple(value)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job: its folder with the results, or the sentence that says why there are none."""
+
+    job: Job
+    folder: Path
+    error: str | None = None
+    skipped: bool = False
+    seconds: float = 0.0
+
+
+Progress = Callable[[Job, int, int, Stage, float], None]
+
+
+def run_sweep(
+    plan: Plan | str | Path,
+    *,
+    out: str | Path,
+    resume: bool = True,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+    command: str = "",
+) -> list[Outcome]:
+    """Measure every job of a plan and write a folder for each below `out`.
+
+    Every concept and model is resolved before the first forward pass. A job whose folder already holds results of
+    the same settings and examples is skipped, so a sweep that was stopped goes on where it stood. A job that fails
+    does not stop the others.
+
+    Args:
+        plan: a `Plan`, or the path of a TOML file.
+        out: folder for the results.
+        resume: skip what is done; False measures again.
+        dry_run: resolve and check everything, measure nothing.
+        progress: called as (job, index, number of jobs, stage, fraction of the stage).
+        command: what the user typed, for the record.
+
+    Returns:
+        One `Outcome` a job, in order.
+
+    Raises:
+        InputError: something in the plan cannot be found or does not fit, before anything is measured.
+    """
+    if not isinstance(plan, Plan):
+        plan = read_plan(plan)
+    plan = replace(plan, concepts=_expand(plan.concepts))
+    jobs = plan.jobs()
+    concepts = [check_job(job.model, job.concept, job.settings) for job in jobs]
+    out = Path(out)
+    if dry_run:
+        return [
+            Outcome(job, out / job.folder, skipped=resume and _is_done(job, concept, out))
+            for job, concept in zip(jobs, concepts, strict=True)
+        ]
+    return list(_run(jobs, concepts, out, resume=resume, progress=progress, command=command))
+
+
+def _run(
+    jobs: Sequence[Job],
+    concepts: Sequence[Concept],
+    out: Path,
+    *,
+    resume: bool,
+    progress: Progress | None,
+    command: str,
+) -> Iterator[Outcome]:
+    import time
+
+    loaded: tuple[Any, Any] | None = None
+    for index, (job, concept) in enumerate(zip(jobs, concepts, strict=True)):
+        folder = out / job.folder
+        if resume and _is_done(job, concept, out):
+            yield Outcome(job, folder, skipped=True)
+            continue
+
+        def report(stage: Stage, fraction: float, job: Job = job, index: int = index) -> None:
+            if progress is not None:
+                progress(job, index, len(jobs), stage, fraction)
+
+        started = time.monotonic()
+        try:
+            key = (job.model, job.settings.subject_part())
+            if loaded is None or loaded[0] != key:
+                report(Stage.LOADING, 0.0)
+                loaded = None  # the old model goes before the new one comes
+                loaded = (key, load_subject(job.model, job.settings))
+            measure(loaded[1], concept, job.settings, folder=folder, progress=report, command=command)
+        except InputError as error:
+            yield Outcome(job, folder, error=str(error), seconds=time.monotonic() - started)
+            continue
+        files.write_json(folder / DONE, {"key": _key(job, concept)})
+        yield Outcome(job, folder, seconds=time.monotonic() - started)
+
+
+def _expand(concepts: Sequence[str]) -> tuple[str, ...]:
+    """`all` becomes the names of the bundled concepts; repeated names are dropped."""
+    from concept_depth.concepts.readers import bundled_names
+
+    names: list[str] = []
+    for concept in concepts:
+        names.extend(bundled_names() if concept == "all" else [concept])
+    return tuple(dict.fromkeys(names))
+
+
+def _key(job: Job, concept: Concept) -> str:
+    """What a result depends on; settings of the cache or the device are left out."""
+    from concept_depth import __version__
+
+    return files.content_key(__version__, job.model, concept.fingerprint, job.settings.result_part())
+
+
+def _is_done(job: Job, concept: Concept, out: Path) -> bool:
+    path = out / job.folder / DONE
+    return path.is_file() and files.read_json(path).get("key") == _key(job, concept)
+
+
+def _slug(text: str) -> str:
+    """A name for a folder: letters, digits, dot, dash and underscore; long paths keep their end."""
+    name = text.rstrip("/").removesuffix(".gguf")
+    if "/" in name and Path(name).exists():
+        name = Path(name).name
+    return re.sub(r"[^\w.=-]+", "_", name).strip("._") or "unnamed"
+
+
+def describe_plan(plan: Plan) -> dict[str, Any]:
+    """The plan as JSON-serialisable data, for `--dry-run --json`."""
+    return {
+        "jobs": [
+            {"model": job.model, "concept": job.concept, "variant": job.variant, "settings": asdict(job.settings)}
+            for job in plan.jobs()
+        ]
+    }
+
+
+SETTING_NAMES = tuple(item.name for item in fields(Settings))
