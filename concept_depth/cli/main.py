@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -49,12 +50,19 @@ for module in (run, inspect, results):
 
 def main() -> None:
     """Entry point of the console script."""
-    sys.exit(_exit_code())
+    sys.exit(exit_code())
 
 
-def _exit_code() -> int:
+def exit_code(arguments: Sequence[str] | None = None, run_defaults: Mapping[str, Any] | None = None) -> int:
+    """Run the command line and give its exit code; errors that a user can mend become one sentence.
+
+    Args:
+        arguments: what was typed; None takes it from the process.
+        run_defaults: other defaults for the options of `run`, by parameter name.
+    """
     try:
-        return int(app(standalone_mode=False) or 0)
+        defaults = {"run": dict(run_defaults or {})}
+        return int(app(arguments, standalone_mode=False, default_map=defaults) or 0)
     except InputError as error:
         return _sentence(str(error), 2)
     except BrokenPipeError:
