@@ -1,6 +1,6 @@
 """Probe a Gemma model: python scripts/probe_gemma.py [CONCEPT…] [--size 270m] [OPTION…].
 
-Every option of `concept-depth run` works too. Runs under `accelerate launch`: each process takes a share of the work.
+Every option of `concept-depth run` works too, and `accelerate launch` divides the work among processes.
 """
 
 from concept_depth.cli.family import main

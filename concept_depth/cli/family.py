@@ -23,7 +23,7 @@ def main(family: str, checkpoints: Mapping[str, str], *, default: str, **default
     parser = argparse.ArgumentParser(
         usage="%(prog)s [CONCEPT…] [--size SIZE] [OPTION…]",
         description=f"Probe a {family} model. Sizes:\n{sizes}",
-        epilog="Concepts and every other option are those of 'concept-depth run' (see 'concept-depth run --help').",
+        epilog="Concepts and other options: those of 'concept-depth run' (see 'concept-depth run --help').",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -113,12 +113,17 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path} is not TOML: {error}") from error
-    known = {parameter.name for parameter in context.command.params} - {"config"}
-    values = {key.replace("-", "_"): value for key, value in data.items()}
-    unknown = sorted(set(values) - known)
+    # Keys are the long flags without their dashes, or the name of an argument.
+    known = {
+        flag.lstrip("-"): str(parameter.name)
+        for parameter in context.command.params
+        for flag in parameter.opts
+        if parameter.name not in ("config", "help") and (flag.startswith("--") or flag == parameter.name)
+    }
+    unknown = sorted(set(data) - set(known))
     if unknown:
         raise InputError(f"{path}: there is no option {unknown[0]!r}; the options are {', '.join(sorted(known))}")
-    context.default_map = {**(context.default_map or {}), **values}
+    context.default_map = {**(context.default_map or {}), **{known[key]: value for key, value in data.items()}}
     return path
 
 
