@@ -1,7 +1,7 @@
 """Why hidden layers: XOR is not linearly separable at the input and is at the hidden layer.
 
-A network of one linear layer with two neurons, no biases, ReLU and one output neuron, trained with squared error on
-the four corners. Prints what each part can and cannot do, and draws three figures.
+A network of one linear layer with two neurons, no biases, ReLU and one output neuron, trained with squared error
+on the four corners. Prints what each part can and cannot do, and draws three figures.
 
     python scripts/xor.py [--seed 0] [--seeds 100] [--out runs/xor]
 """
