@@ -120,3 +120,119 @@ def test_the_overview_names_every_concept():
     text = (ROOT / "datasets" / "README.md").read_text(encoding="utf-8")
     for name in CARDS:
         assert f"[{name}]({name}/README.md)" in text
+
+
+# What the label must be, read off the text again by code that knows nothing of how the set was made.
+
+
+def by_arithmetic(text: str) -> str:
+    for word, sign in {"plus": "+", "minus": "-", "times": "*", "equals": "="}.items():
+        text = text.replace(word, sign)
+    a, sign, b, _, result = text.rstrip(".").split()
+    return str({"+": int(a) + int(b), "-": int(a) - int(b), "*": int(a) * int(b)}[sign] == int(result)).lower()
+
+
+def by_size(text: str) -> str:
+    a, b = text.rstrip(".").split(" is larger than ")
+    return str(int(a) > int(b)).lower()
+
+
+def by_flipping(text: str) -> str:
+    start, *acts, question = text.replace("?", ".").rstrip(".").split(". ")
+    heads = "heads" in start
+    for act in acts:
+        heads ^= " not " not in act and " leaves " not in act
+    return "yes" if heads == ("heads" in question) else "no"
+
+
+def by_swapping(text: str) -> str:
+    start, *swaps, end = text.rstrip(".").split(". ")
+    first, last = start.split(" and ")
+    one, two = first.split(", ")
+    holds = {part.split()[0]: part.split()[-1] for part in (one, two, last)}
+    for swap in swaps:
+        a, _, b, *_ = swap.split()
+        holds[a], holds[b] = holds[b], holds[a]
+    person, thing = end.removeprefix("At the end, ").split(" holds the ")
+    return str(holds[person] == thing).lower()
+
+
+def by_cancelling(text: str) -> str:
+    signs = text.replace(" ", "")
+    while "()" in signs:
+        signs = signs.replace("()", "")
+    return "unbalanced" if signs else "balanced"
+
+
+def by_looking(text: str) -> str:
+    *words, last = text.split()
+    return "yes" if last in words else "no"
+
+
+def by_counting(text: str) -> str:
+    return ("even", "odd")[len(text) % 2]
+
+
+def by_trying_all_worlds(text: str) -> str:
+    # A world says which of the eight kinds of things (in or out of each of three nouns) there are.
+    claims = []
+    nouns: list[str] = []
+    for claim in text.replace("Therefore, ", "").lower().rstrip(".").split(". "):
+        quantifier, a, _, *negation, b = claim.split()
+        nouns += [noun for noun in (a, b) if noun not in nouns]
+        claims.append((quantifier, nouns.index(a), bool(negation), nouns.index(b)))
+
+    def holds(claim, world):
+        quantifier, a, negated, b = claim
+        inside = [(kind >> b & 1) != negated for kind in world if kind >> a & 1]
+        return {"all": all(inside), "no": not any(inside), "some": any(inside)}[quantifier]
+
+    for number in range(256):
+        world = [kind for kind in range(8) if number >> kind & 1]
+        if all(holds(claim, world) for claim in claims[:2]) and not holds(claims[2], world):
+            return "invalid"
+    return "valid"
+
+
+REFERENCES = {
+    "arithmetic": by_arithmetic,
+    "larger_than": by_size,
+    "coin_flip": by_flipping,
+    "object_tracking": by_swapping,
+    "parentheses": by_cancelling,
+    "word_repetition": by_looking,
+    "string_parity": by_counting,
+    "syllogisms": by_trying_all_worlds,
+}
+
+
+@pytest.mark.parametrize("name", sorted(REFERENCES))
+def test_every_label_made_by_a_rule_is_what_the_text_says(name):
+    for row in CARDS[name].rows:
+        assert REFERENCES[name](row["text"]) == row["label"], row["text"]
+
+
+def test_denial_turns_the_truth_over():
+    truth = {row["text"]: row["label"] for row in CARDS["negated_facts"].rows}
+    for text, label in truth.items():
+        if " not " in text:
+            assert {label, truth[text.replace(" not ", " ")]} == {"true", "false"}
+
+
+def test_random_labels_follow_neither_truth_nor_their_neighbours():
+    rows = CARDS["random_labels"].rows
+    cells = Counter((row["truth"], row["label"]) for row in rows)
+    assert len(set(cells.values())) == 1, cells
+    patterns = Counter(tuple(row["label"] for row in rows[start : start + 4]) for start in range(0, len(rows), 4))
+    assert len(patterns) == 6
+    assert len(set(patterns.values())) == 1
+
+
+def test_what_is_true_in_one_set_is_false_in_none():
+    labels: dict[str, set[str]] = {}
+    for card in CARDS.values():
+        if set(card.meta["classes"]) == {"false", "true"}:
+            for row in card.rows:
+                labels.setdefault(row["text"], set()).add(row["label"])
+    assert len(labels) > 8000
+    assert all(len(found) == 1 for found in labels.values())

@@ -21,56 +21,11 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 FACTS = Path(__file__).resolve().parent
 
-NAMES = [
-    "Ada",
-    "Ali",
-    "Amy",
-    "Ana",
-    "Ben",
-    "Bob",
-    "Carl",
-    "Cleo",
-    "Dan",
-    "Dora",
-    "Ed",
-    "Ella",
-    "Emil",
-    "Eva",
-    "Finn",
-    "Fred",
-    "Gina",
-    "Greta",
-    "Hugo",
-    "Ida",
-    "Ivan",
-    "Jack",
-    "Jane",
-    "Joel",
-    "Kate",
-    "Karl",
-    "Lena",
-    "Leo",
-    "Lucy",
-    "Mara",
-    "Max",
-    "Mia",
-    "Nina",
-    "Noah",
-    "Omar",
-    "Otto",
-    "Paul",
-    "Pia",
-    "Rita",
-    "Rosa",
-    "Sam",
-    "Sara",
-    "Tara",
-    "Tom",
-    "Vera",
-    "Will",
-    "Yara",
-    "Zoe",
-]
+NAMES = (  # noqa: SIM905 - a column of names is harder to read
+    "Ada Ali Amy Ana Ben Bob Carl Cleo Dan Dora Ed Ella Emil Eva Finn Fred Gina Greta Hugo Ida Ivan Jack "
+    "Jane Joel Kate Karl Lena Leo Lucy Mara Max Mia Nina Noah Omar Otto Paul Pia Rita Rosa Sam Sara Tara "
+    "Tom Vera Will Yara Zoe"
+).split()
 
 
 def facts(name: str) -> list[dict[str, str]]:
