@@ -14,6 +14,8 @@ __version__ = "0.1.0"
 _HOME = {
     "InputError": "errors",
     "Concept": "concepts.concept",
+    "load_concept": "concepts.readers",
+    "list_concepts": "concepts.registry",
     "Activations": "activations",
 }
 

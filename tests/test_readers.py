@@ -1,0 +1,355 @@
+"""`load_concept`: every kind of source, and one clear sentence for everything that cannot be read."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import concept_depth as cd
+from concept_depth.concepts import readers
+from concept_depth.errors import InputError
+
+N = 40
+
+
+def rows(n: int = N) -> list[dict]:
+    return [
+        {
+            "text": f"Example {i} speaks of thing {i * i}, said “so”.",
+            "label": i % 2 == 0,
+            "kind": f"k{i % 4}",
+            "who": i // 2,
+        }
+        for i in range(n)
+    ]
+
+
+def write_csv(path, table, **options):
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, list(table[0]), **options)
+        writer.writeheader()
+        writer.writerows(table)
+    return path
+
+
+def write(path, content: str, encoding: str = "utf-8"):
+    path.write_bytes(content.encode(encoding))
+    return path
+
+
+@pytest.fixture
+def every_format(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = rows()
+    paths = [
+        write_csv(tmp_path / "a.csv", table),
+        write_csv(tmp_path / "a.tsv", table, delimiter="\t"),
+        write_csv(tmp_path / "semicolon.csv", table, delimiter=";"),
+        write(tmp_path / "a.jsonl", "\n".join(json.dumps(row, ensure_ascii=False) for row in table)),
+        write(tmp_path / "a.ndjson", "\r\n".join(json.dumps(row) for row in table) + "\r\n"),
+        write(tmp_path / "lines.json", "\n".join(json.dumps(row) for row in table)),
+        write(tmp_path / "a.json", json.dumps(table)),
+        write(tmp_path / "examples.json", json.dumps({"examples": table})),
+        write(tmp_path / "columns.json", json.dumps({key: [row[key] for row in table] for key in table[0]})),
+        write(tmp_path / "bom.json", json.dumps(table), "utf-8-sig"),
+        tmp_path / "a.parquet",
+    ]
+    pq.write_table(pa.Table.from_pylist(table), paths[-1])
+    return paths
+
+
+def test_every_format_gives_the_same_concept(every_format):
+    first, *others = [cd.load_concept(path) for path in every_format]
+    assert first.inputs == tuple(row["text"] for row in rows())
+    assert tuple(name.casefold() for name in first.classes) == ("false", "true")
+    assert first.labels.tolist() == [int(row["label"]) for row in rows()]
+    for path, other in zip(every_format[1:], others, strict=True):
+        assert other.inputs == first.inputs, path
+        np.testing.assert_array_equal(other.labels, first.labels)
+        np.testing.assert_array_equal(other.groups, first.groups)
+
+
+def test_nothing_is_lost_between_file_and_concept(tmp_path):
+    texts = [f"Number {i}, plain" for i in range(30)]
+    texts += [
+        'quoted "words", and commas',
+        "two\nlines",
+        "carriage\r\nreturn",
+        "x" * 300_000,
+        "U+2028 \u2028 stays",
+    ]
+    texts += [" padded ", "emoji 🦜", "tab\there", "nan", '"starts with a quote']
+    table = [{"text": text, "label": i % 2} for i, text in enumerate(texts)]
+    before = csv.field_size_limit()
+    for path in (
+        write_csv(tmp_path / "t.csv", table),
+        write_csv(tmp_path / "t.tsv", table, delimiter="\t"),
+        write(tmp_path / "t.jsonl", "\n".join(json.dumps(row, ensure_ascii=False) for row in table)),
+    ):
+        assert cd.load_concept(path).inputs == tuple(texts), path
+    assert csv.field_size_limit() == before
+
+
+def test_a_tsv_whose_quotes_stand_for_themselves_keeps_them(tmp_path):
+    lines = [f'{i % 2}\t"Quote {i}" he said, and 5" more' for i in range(30)]
+    concept = cd.load_concept(write(tmp_path / "a.tsv", "\n".join(["label\ttext", *lines])))
+    assert concept.inputs[3] == '"Quote 3" he said, and 5" more'
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (["yes", "no"], ("no", "yes")),
+        (["TRUE", "FALSE"], ("FALSE", "TRUE")),
+        ([True, False], ("false", "true")),
+        ([1, 0], ("0", "1")),
+        ([1.0, 0.0], ("0", "1")),
+        (["1.0", "0.0"], ("0", "1")),
+        (["10", "9"], ("9", "10")),
+        ([-1, 1], ("-1", "1")),
+        (["plausible", "implausible"], ("implausible", "plausible")),
+        (["ironic", "not ironic"], ("not ironic", "ironic")),
+        (["entailment", "non-entailment"], ("non-entailment", "entailment")),
+        (["positive", "negative"], ("negative", "positive")),
+        ([" cat", "dog "], ("cat", "dog")),
+        (["c", "a", "b"], ("a", "b", "c")),
+        ([10, 2, 1, 0], ("0", "1", "2", "10")),
+    ],
+)
+def test_classes_have_one_order_whatever_the_order_of_rows(tmp_path, labels, classes):
+    table = [{"text": f"Text number {i}", "label": labels[i % len(labels)]} for i in range(42)]
+    forward = cd.load_concept(write(tmp_path / "a.json", json.dumps(table)))
+    backward = cd.load_concept(write(tmp_path / "b.json", json.dumps(table[::-1])))
+    assert forward.classes == backward.classes == classes
+    assert forward.labels.tolist() == backward.labels.tolist()[::-1]
+
+
+def test_columns_can_be_named(tmp_path):
+    path = write_csv(tmp_path / "a.csv", rows())
+    concept = cd.load_concept(path, text="text", label="kind", group="who", template="Say: {text}")
+    assert concept.classes == ("k0", "k1", "k2", "k3")
+    assert concept.groups.tolist() == [i // 2 for i in range(N)]
+    assert concept.details["groups"]["how"] == "column"
+    assert concept.prompts()[0].startswith("Say: Example 0")
+    assert cd.load_concept(path, group="who,kind").details["groups"]["n_groups"] == N
+    assert cd.load_concept(path, group=["who", "kind"]).details["groups"]["column"] == "who,kind"
+
+
+def test_limit_takes_whole_groups(tmp_path):
+    path = write_csv(tmp_path / "a.csv", rows(200))
+    concept = cd.load_concept(path, group="who", limit=51)
+    assert len(concept) == 50
+    assert set(np.unique(concept.groups, return_counts=True)[1]) == {2}
+    assert concept.details["limit"] == 51
+
+
+def test_spans_come_from_pairs_words_or_two_columns(tmp_path):
+    table = [{**row, "pair": [0, 7], "word": f"thing {i * i}", "s": 0, "e": 7} for i, row in enumerate(rows())]
+    path = write(tmp_path / "a.json", json.dumps(table))
+    assert cd.load_concept(path, spans="pair").spans[0] == (0, 7)
+    assert cd.load_concept(path, spans=("s", "e")).spans[5] == (0, 7)
+    words = cd.load_concept(path, spans="word")
+    for text, (start, end), row in zip(words.inputs, words.spans, table, strict=True):
+        assert text[start:end] == row["word"]
+
+
+def test_templates_come_from_files(tmp_path):
+    path = write_csv(tmp_path / "mine.csv", rows())
+    plain = write(tmp_path / "plain.txt", "Judge this.\n{text} Well?\n")
+    assert cd.load_concept(path, template=str(plain)).template == "Judge this.\n{text} Well?"
+    toml = write(tmp_path / "prompts.toml", 'cities = "Is it so? {text}"\ndefault = "Hm: {text}"\n')
+    assert cd.load_concept(path, template=str(toml)).template == "Hm: {text}"
+    assert readers.read_template(str(toml), "Cities") == "Is it so? {text}"
+    bad = write(tmp_path / "other.json", '{"sst": "{text}"}')
+    with pytest.raises(InputError, match="holds no template for 'cities'; it has sst"):
+        readers.read_template(str(bad), "cities")
+
+
+def test_class_names_in_the_metadata_of_parquet_files_are_used(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table({"text": [f"Text {i} here" for i in range(30)], "label": [i % 2 for i in range(30)]})
+    features = {"info": {"features": {"label": {"names": ["neg", "pos"], "_type": "ClassLabel"}}}}
+    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(features)}), tmp_path / "a.parquet")
+    assert cd.load_concept(tmp_path / "a.parquet").classes == ("neg", "pos")
+
+
+@pytest.fixture
+def bundle(tmp_path, monkeypatch):
+    folder = tmp_path / "bundled"
+    flips = folder / "flips"
+    flips.mkdir(parents=True)
+    table = [
+        {
+            "text": f"Coin {i} is turned {1 + i % 2} times by Ada{i // 4} of {'Ys' if i % 4 < 2 else 'Vaduz'}{i}.",
+            "label": "yes" if i % 4 < 2 else "no",
+            "group": i // 2,
+            "steps": 1 + i % 2,
+        }
+        for i in range(160)
+    ]
+    (flips / "data.jsonl").write_text("\n".join(map(json.dumps, table)) + "\n")
+    card = {"name": "flips", "classes": ["no", "yes"], "category": "reasoning", "template": "{text} Heads?"}
+    (flips / "concept.json").write_text(json.dumps({**card, "licence": "CC0-1.0", "source": "rules"}))
+    monkeypatch.setattr(readers, "bundled_folder", lambda: folder)
+    return folder
+
+
+def test_bundled_concepts_take_options_on_their_extra_columns(bundle):
+    whole, two = cd.load_concept("flips"), cd.load_concept("flips:steps=2")
+    assert (len(whole), len(two)) == (160, 80)
+    assert whole.classes == ("no", "yes")
+    assert whole.template == "{text} Heads?"
+    assert cd.load_concept("flips", template="{text}").prompts()[0] == whole.inputs[0]
+    assert all("turned 2 times" in text for text in two.inputs)
+    assert two.name == "flips-steps=2"
+    assert two.details["options"] == {"steps": "2"}
+    with pytest.raises(InputError, match="no examples with steps=7; give one of 1, 2"):
+        cd.load_concept("flips:steps=7")
+    with pytest.raises(InputError, match="no option 'step'; it has steps: write flips:key=value"):
+        cd.load_concept("flips:step=2")
+    with pytest.raises(InputError, match="'steps' in 'flips:steps' is no option"):
+        cd.load_concept("flips:steps")
+
+
+def test_every_concept_in_the_checkout_loads():
+    names = readers.bundled_names()
+    for name in names:
+        concept = cd.load_concept(name)
+        assert len(concept) >= 200, name
+        assert concept.details["groups"]["how"] == "column", name
+
+
+GOOD = "text,label\n" + "".join(f"Sentence number {i} of all.,{i % 2}\n" for i in range(30))
+
+
+def break_files(folder):
+    """Every file that cannot be used, with the arguments and words of the sentence that says so."""
+    (folder / "sub").mkdir()
+    write(folder / "sub" / "inner.csv", GOOD)
+    yield folder / "absent.csv", {}, "there is no file .*absent.csv"
+    yield folder / "sub", {}, "is a folder; give a file in it: inner.csv"
+    yield write(folder / "a.xlsx", GOOD), {}, "extension '.xlsx'; these can be read: .csv"
+    yield write(folder / "empty.csv", ""), {}, "empty.csv is empty"
+    yield write(folder / "empty.json", ""), {}, "empty.json is not JSON"
+    yield write(folder / "header.csv", "text,label\n"), {}, "holds no examples"
+    yield write(folder / "latin.csv", GOOD + "caf\xe9,1\n", "latin-1"), {}, "not UTF-8 text .*save it as UTF-8"
+    yield write(folder / "u16.csv", GOOD, "utf-16"), {}, "not UTF-8 text"
+    yield (
+        write(folder / "good.csv", GOOD),
+        {"text": "sentence"},
+        "no column 'sentence'; it has 'text', 'label'.*text=",
+    )
+    yield folder / "good.csv", {"label": "truth"}, "no column 'truth'.*label="
+    yield folder / "good.csv", {"group": "who"}, "no column 'who'.*group="
+    yield folder / "good.csv", {"group": "label"}, "grouping good.csv by label puts 15 of 30"
+    yield folder / "good.csv", {"label": "text"}, "30 different values in 30 rows"
+    yield folder / "good.csv", {"limit": 0}, "limit=0"
+    yield folder / "good.csv", {"limit": 1}, "leave a class empty"
+    yield folder / "good.csv", {"split": "test"}, "split='test' applies to hub:"
+    yield folder / "good.csv", {"template": "no slot"}, "holds no {text} and is no file"
+    yield folder / "good.csv", {"template": "{text} {text}"}, "exactly once"
+    yield folder / "good.csv", {"spans": "label"}, "row 3 of good.csv has the span '0'"
+    yield write(folder / "three.csv", "text,label\na,1\nb,0\nc,1\n"), {}, "holds 3 examples; .* at least 20"
+    yield write(folder / "one.csv", GOOD.replace(",1\n", ",0\n")), {}, "all labels in column 'label' .* are '0'"
+    yield write(folder / "nolabel.csv", GOOD + "More of it.,\n"), {}, "row 31 .* no label in column 'label'"
+    yield write(folder / "nan.csv", GOOD + "More of it.,NaN\n"), {}, "row 31 .* no label"
+    yield write(folder / "blank.csv", GOOD + "  ,1\n"), {}, "row 31 .* no text in column 'text'"
+    yield write(folder / "wide.csv", GOOD + "More, of it.,1\n"), {}, "line 32 has 3 fields but the header has 2"
+    yield write(folder / "twice.csv", GOOD.replace("text,label", "text,text")), {}, "names 'text' twice"
+    yield write(folder / "case.csv", GOOD + "A thing.,Yes\nB thing.,yes\n"), {}, "differ only in case"
+    yield write(folder / "real.csv", GOOD + "A thing.,0.37\n"), {}, "holds 0.37, a continuous value"
+    yield write(folder / "open.csv", GOOD + '"never closed,1\n'), {}, "line 32"
+    yield (
+        write(folder / "cut.jsonl", '{"text": "a", "label": 1}\n{"text": '),
+        {},
+        "line 2 of cut.jsonl is not JSON",
+    )
+    yield write(folder / "list.json", "[1, 2, 3]"), {}, "example 1 of list.json is int, not an object"
+    yield write(folder / "word.json", '"word"'), {}, "holds no list of examples"
+    yield write(folder / "bad.parquet", "PAR1 no"), {}, "bad.parquet is not a Parquet file"
+    yield write(folder / "list.jsonl", '{"text": ["a"], "label": 1}\n' * 30), {}, "holds lists or objects"
+    yield "citeis", {}, "no concept 'citeis'; did you mean"
+    yield "qqq", {}, "no concept 'qqq'; bundled are"
+    yield "paper:city", {"data_dir": folder}, "none of the paper's data sets; .*cities"
+    yield "paper:cities", {"data_dir": folder}, "needs the file cities.csv, which is not found below"
+    yield "paper:cities", {"data_dir": folder / "no"}, "there is no folder"
+    yield "emotions", {"data_dir": folder}, "needs the file emotions.csv.* get it from https"
+    yield "hub:", {}, "write hub:org/name"
+
+
+def test_each_kind_of_bad_input_gives_one_clear_sentence(tmp_path):
+    seen = 0
+    for given, arguments, sentence in break_files(tmp_path):
+        with pytest.raises(InputError, match=sentence) as caught:
+            cd.load_concept(given, **arguments)
+        assert "\n" not in str(caught.value), given
+        seen += 1
+    assert seen >= 30
+
+
+def hub_script(folder, name: str) -> str:
+    return (
+        "import json, concept_depth as cd\n"
+        "try:\n"
+        f"    c = cd.load_concept({name!r}, text='review')\n"
+        "    print(json.dumps([len(c), c.classes, c.name, c.details['split'], c.inputs[0]]))\n"
+        "except cd.InputError as error:\n"
+        "    print('InputError', error)\n"
+    )
+
+
+@pytest.fixture
+def hub_folder(tmp_path):
+    """A data set in a folder as the Hub lays it out; `datasets` reads such folders without a network."""
+    folder = tmp_path / "org" / "reviews"
+    folder.mkdir(parents=True)
+    table = [{"review": f"Film {i} was {'fine' if i % 2 else 'dull'} {i * i}", "label": i % 2} for i in range(50)]
+    for split, part in (("train", table[:30]), ("test", table[30:])):
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, part)))
+    return tmp_path
+
+
+def run_offline(folder, name: str) -> str:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hf")}
+    done = subprocess.run(
+        [sys.executable, "-c", hub_script(folder, name)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def test_hub_data_sets_are_read_through_datasets(hub_folder):
+    found = json.loads(run_offline(hub_folder, "hub:org/reviews"))
+    assert found == [30, ["0", "1"], "reviews", "train", "Film 0 was dull 0"]
+
+
+def test_an_unreachable_hub_is_one_sentence(hub_folder):
+    printed = run_offline(hub_folder, "hub:nobody/nothing@main")
+    assert printed.startswith("InputError cannot load hub:nobody/nothing (")
+    assert "connect to the network" in printed
+    assert "\n" not in printed
+
+
+def test_loading_a_file_imports_no_heavy_library(tmp_path):
+    path = write(tmp_path / "good.csv", GOOD)
+    code = (
+        f"import sys, concept_depth as cd; cd.load_concept({str(path)!r})\n"
+        "heavy = {'torch', 'sklearn', 'datasets', 'transformers', 'scipy', 'pandas', 'pyarrow'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
