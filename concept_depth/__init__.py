@@ -16,6 +16,7 @@ _HOME = {
     "Concept": "concepts.concept",
     "load_concept": "concepts.readers",
     "list_concepts": "concepts.registry",
+    "perturb": "concepts.noise",
     "Activations": "activations",
 }
 
