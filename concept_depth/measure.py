@@ -176,8 +176,8 @@ def check_job(model: str, concept: str, settings: Settings) -> Concept:
     Raises:
         InputError: the model or concept is not to be found, or settings or groups do not fit.
     """
-    from concept_depth.depth import check_rule
-    from concept_depth.probing.scores import check_settings
+    from concept_depth.probing.protocol import check_settings
+    from concept_depth.rules import check_rule
     from concept_depth.subjects.huggingface import resolve
     from concept_depth.subjects.sites import check_site_and_position
 
@@ -195,6 +195,7 @@ def check_job(model: str, concept: str, settings: Settings) -> Concept:
         permutations=settings.permutations,
         protocol=settings.protocol,
         random_state=settings.seed,
+        classes=loaded.classes,
     )
     resolve(model, revision=settings.revision)
     return loaded
@@ -238,7 +239,7 @@ def measure(
     """
     from concept_depth.depth import find_depth
     from concept_depth.extraction.collect import collect
-    from concept_depth.probing.scores import score_layers
+    from concept_depth.probing.protocol import score_layers
 
     started = time.monotonic()
     report = progress or (lambda _stage, _fraction: None)
@@ -283,7 +284,7 @@ def _score_references(
 ) -> dict[str, LayerScores]:
     """Scores of what needs no trained network: embeddings, words, random weights; same folds, no permutations."""
     from concept_depth.extraction.references import collect_references
-    from concept_depth.probing.scores import score_layers
+    from concept_depth.probing.protocol import score_layers
 
     report(Stage.REFERENCES, 0.0)
     references = collect_references(subject, concept)

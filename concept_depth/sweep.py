@@ -210,7 +210,7 @@ def _run(
 
 def _expand(concepts: Sequence[str]) -> tuple[str, ...]:
     """`all` becomes the names of the bundled concepts; repeated names are dropped."""
-    from concept_depth.concepts.readers import bundled_names
+    from concept_depth.concepts.registry import bundled_names
 
     names: list[str] = []
     for concept in concepts:

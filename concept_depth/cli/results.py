@@ -26,23 +26,6 @@ def register(app: typer.Typer) -> None:
     app.command(epilog='Example:  concept-depth apply runs/first/cities "Rome is in Italy."')(apply)
 
 
-def find_runs(folders: list[Path]) -> list[Path]:
-    """Every folder with a record at or below `folders`, sorted.
-
-    Raises:
-        InputError: a folder is absent or holds no run.
-    """
-    found: list[Path] = []
-    for folder in folders:
-        if not folder.is_dir():
-            raise InputError(f"there is no folder {folder}; give a folder that 'concept-depth run' wrote")
-        runs = sorted(path.parent for path in folder.rglob("record.json"))
-        if not runs:
-            raise InputError(f"{folder} holds no record.json; give a folder that 'concept-depth run' wrote")
-        found.extend(run for run in runs if run not in found)
-    return found
-
-
 def report(
     folders: FoldersArgument,
     out: Annotated[
@@ -53,15 +36,15 @@ def report(
     ] = None,
 ) -> None:
     """Make one page of one or many runs."""
-    from concept_depth.reporting.overview import load_runs, write_overview
-
-    runs = find_runs(folders)
     if table is not None:
+        from concept_depth.reporting.record import load_runs
         from concept_depth.reporting.tables import depth_table
 
-        typer.echo(depth_table(load_runs(runs), style=table))
+        typer.echo(depth_table(load_runs(folders), style=table))
         return
-    typer.echo(f"report: {write_overview(runs, out or folders[0])}")
+    from concept_depth.reporting.overview import write_overview
+
+    typer.echo(f"report: {write_overview(folders, out or folders[0])}")
 
 
 def figure(
@@ -71,9 +54,9 @@ def figure(
 ) -> None:
     """Draw a figure for a paper, as vectors or pixels."""
     from concept_depth.reporting.figures import save_figure
-    from concept_depth.reporting.overview import load_runs
+    from concept_depth.reporting.record import load_runs
 
-    save_figure(kind, load_runs(find_runs(folders)), out)
+    save_figure(kind, load_runs(folders), out)
     typer.echo(str(out))
 
 
@@ -85,16 +68,12 @@ def compare(
     json_: o.JsonOption = False,
 ) -> None:
     """Compare two runs concept by concept: the difference in depth and peak, with interval and test."""
-    from concept_depth import files
     from concept_depth.cli.tables import text_table
     from concept_depth.comparison import compare as compare_scores
     from concept_depth.probing.scores import LayerScores
+    from concept_depth.reporting.record import load_runs
 
-    def by_concept(folder: Path) -> dict[str, Path]:
-        runs = find_runs([folder])
-        return {files.read_json(run / "record.json")["concept"]["name"]: run for run in runs}
-
-    left, right = by_concept(a), by_concept(b)
+    left, right = ({run.concept: run.folder for run in load_runs([folder])} for folder in (a, b))
     # A single run on each side is compared whatever the names: a noise changes the name of a concept.
     pairs = [(name, left[name], right[name]) for name in left if name in right]
     if not pairs and len(left) == len(right) == 1:
@@ -102,8 +81,8 @@ def compare(
     if not pairs:
         raise InputError(f"{a} and {b} have no concept in common: {', '.join(left)} against {', '.join(right)}")
     results = []
-    for name, run_a, run_b in pairs:
-        scores_a, scores_b = (LayerScores.load(run / "scores.safetensors") for run in (run_a, run_b))
+    for name, *runs in pairs:
+        scores_a, scores_b = (LayerScores.load(run / "scores.safetensors") for run in runs if run is not None)
         results.append((name, compare_scores(scores_a, scores_b, rule=rule, random_state=seed)))
     if json_:
         typer.echo(

@@ -6,19 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from concept_depth import files
-
 
 def result_row(folder: Path, variant: str = "") -> dict[str, Any]:
     """One measured result as `--json` prints it, read from the record in its folder."""
-    record = files.read_json(folder / "record.json")
-    result = record.get("result", record)
-    row = {
-        "model": record["subject"].get("name") or record["subject"].get("model", ""),
-        "concept": record["concept"]["name"],
-        "depth": result["depth"],
-        "folder": str(folder),
-    }
+    from concept_depth.reporting.record import Report
+
+    run = Report.load(folder)
+    row = {"model": run.model, "concept": run.concept, "depth": run.depth, "folder": str(folder)}
     if variant:
         row["variant"] = variant
     return row
