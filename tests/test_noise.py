@@ -126,7 +126,7 @@ def test_typing_errors_hit_the_given_share_of_long_words_and_no_digit():
         old, new = before.split(), after.split()
         assert len(old) == len(new)
         for a, b in zip(old, new, strict=True):
-            if len(a) < 4:
+            if len(a) < 4 or not a.isalpha():
                 assert a == b
             else:
                 assert a[0] == b[0]
