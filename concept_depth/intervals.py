@@ -1,0 +1,255 @@
+"""What a rule reads off a `LayerScores`, and how surely: peaks, bands, intervals, references.
+
+Intervals resample groups jointly for all layers; each replicate reads one of the repeats. For rules that name the
+first layer to reach something, the interval inverts a test: a layer can be the depth if its band reaches the
+threshold and no layer before it surely does. For other rules it holds the middle 95 % of the replicates' depths.
+
+Shapes: L layers, B replicates, G groups, P permutations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from concept_depth.errors import InputError
+from concept_depth.probing.bootstrap import Resampler
+from concept_depth.probing.nulls import threshold
+from concept_depth.probing.scores import LayerScores
+from concept_depth.rules import Rule, excess, positions
+
+FloatArray = npt.NDArray[np.float64]
+
+REPLICATES = 1000
+HALVINGS = 16  # of the sample itself, for its cross-fitted peak
+HALVINGS_EACH = 2  # of a replicate
+Z = 1.959964  # normal quantile of a two-sided 95 % interval
+LEVEL = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A `LayerScores` as one rule sees it, oriented so that larger is better.
+
+    Attributes:
+        scores: what is read.
+        rule: by which rule.
+        sign: −1 where small values of the scoring metric are good.
+        curve: (L,) scoring metric.
+        chance: what the best constant prediction scores on it.
+        peak: cross-fitted.
+    """
+
+    scores: LayerScores
+    rule: Rule
+    sign: float
+    curve: FloatArray = field(repr=False)
+    chance: float
+    peak: float
+
+    @classmethod
+    def of(cls, scores: LayerScores, rule: Rule) -> Reading:
+        """Read `scores` by `rule`."""
+        if rule.name == "separable" and not scores.separable:
+            raise InputError(
+                "the rule 'separable' needs the whole sample: score_layers(..., cv=None), two classes"
+            )
+        resampler = Resampler(scores)
+        whole = np.ones((1, resampler.n_groups))
+        rng = _rng(scores, 4)
+        peak = float(resampler.crossfitted_peaks(whole, None, HALVINGS, rng)[0])
+        return cls(
+            scores, rule, resampler.sign, scores.curve * resampler.sign, scores.chance * resampler.sign, peak
+        )
+
+    @property
+    def best(self) -> float:
+        """The raw maximum over layers, which the permutation maxima are compared with."""
+        return float(self.curve.max())
+
+    @property
+    def null_max(self) -> FloatArray:
+        """(P,) permutation maxima, oriented."""
+        return self.scores.null_max * self.sign
+
+    @property
+    def in_sample(self) -> bool:
+        """Whether probes were scored on what they were fitted to."""
+        settings = self.scores.settings
+        return settings.get("cv", 5) is None and settings.get("protocol") is None
+
+    @property
+    def readable(self) -> npt.NDArray[np.bool_]:
+        """(L,) layers whose fits converged; nothing is read off the others. The paper's protocol is exempt."""
+        if self.scores.settings.get("protocol") == "paper":
+            return np.ones(len(self.curve), bool)
+        return np.asarray(self.scores.converged >= 1 - 1e-9)
+
+    @cached_property
+    def _rule_metric(self) -> str | None:
+        """The rules of Jin et al. are defined on accuracy."""
+        return "accuracy" if self.rule.name in ("jump", "converge") else None
+
+    @property
+    def _bar(self) -> float:
+        bar = threshold(self.null_max) if len(self.null_max) else None
+        return self.chance if bar is None else max(bar, self.chance)
+
+    def _fall(self, curve_ML: FloatArray, peak_M: FloatArray) -> FloatArray:
+        """(M,) positions of the rule on curves."""
+        if self.rule.name in ("jump", "converge") and not self.readable.all():
+            return np.full(len(curve_ML), np.nan)
+        masked = np.where(self.readable, curve_ML, -np.inf if self.rule.name != "centre" else curve_ML)
+        blocks = np.asarray(self.scores.numbers) >= 1
+        return positions(self.rule, masked, peak_M, self.chance, self._bar, blocks)
+
+    def position(self) -> float | None:
+        """The rule's position among the layers; None where it names none."""
+        if self.rule.name == "separable":
+            return self._separable()
+        curve = self.curve if self._rule_metric is None else self.scores.metric("accuracy").mean(1)
+        found = float(self._fall(curve[None], np.array([self.peak]))[0])
+        return None if np.isnan(found) else found
+
+    def _separable(self) -> float | None:
+        """First exactly separable layer, unless random labels would as likely be separable there (Cover)."""
+        for position, layer in enumerate(self.scores.separable):
+            if layer["cover"] <= 0.5 and layer["separable"]:
+                return float(position)
+        return None
+
+    @cached_property
+    def _replicates(self) -> tuple[FloatArray, FloatArray]:
+        """Curves (B, L) of resampled groups, and their cross-fitted peaks (B,)."""
+        resampler, rng = Resampler(self.scores), _rng(self.scores, 5)
+        weight, repeat = resampler.draw(REPLICATES, rng)
+        curves = resampler.curves(weight, repeat)
+        return curves, resampler.crossfitted_peaks(weight, repeat, HALVINGS_EACH, rng)
+
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval in layer numbers; None where the rule has none."""
+        if self.rule.name == "separable":
+            return None
+        curves, peaks = self._replicates
+        numbers = np.asarray(self.scores.numbers, np.float64)
+        over = excess(self.rule, self.curve[None], np.array([self.peak]), self.chance, self._bar)
+        if over is not None:
+            over_BL = excess(self.rule, curves, peaks, self.chance, self._bar)
+            assert over_BL is not None
+            low, high = _inverted(over[0], over_BL, self.readable)
+            return float(numbers[low]), float(numbers[high])
+        if self._rule_metric is not None:
+            resampler, rng = Resampler(self.scores, self._rule_metric), _rng(self.scores, 5)
+            curves = resampler.curves(*resampler.draw(REPLICATES, rng))
+        found = self._fall(curves, peaks)
+        found = found[np.isfinite(found)]
+        if not len(found):
+            return None
+        low_position, high_position = np.quantile(found, [LEVEL / 2, 1 - LEVEL / 2], method="inverted_cdf")
+        order = np.arange(len(numbers))
+        return float(np.interp(low_position, order, numbers)), float(np.interp(high_position, order, numbers))
+
+    def curve_interval(self) -> FloatArray:
+        """(L, 2) pointwise 95 % interval of the scores, in their own orientation.
+
+        Shares (accuracy, balanced accuracy, F1, AUROC) get Wilson's interval with the effective number of examples
+        that the group bootstrap's variance implies (the number of groups where it implies none, as at 100 %);
+        losses and bits get the bootstrap's normal interval.
+        """
+        curves, _ = self._replicates
+        deviation = curves.std(0)
+        if self.scores.scoring in ("log_loss", "v_information"):
+            ends = np.stack([self.curve - Z * deviation, self.curve + Z * deviation], 1) * self.sign
+            return np.sort(ends, axis=1)
+        share = np.clip(self.curve, 0.0, 1.0)
+        tested = int((self.scores.fold >= 0).any(0).sum())
+        groups = min(tested, Resampler(self.scores).n_groups)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            implied = share * (1 - share) / deviation**2
+        effective = np.where(np.isfinite(implied) & (implied > 0), np.clip(implied, 1.0, tested), groups)
+        return wilson(share, effective)
+
+    def null_band(self) -> FloatArray:
+        """(L,) 95th percentile of each layer's permuted scores, in the scores' orientation; empty without any."""
+        null = self.scores.null_curves
+        return np.quantile(null * self.sign, 0.95, axis=0) * self.sign if len(null) else np.empty(0)
+
+    def remark(self) -> str:
+        """What a reader must know besides: unconverged layers, scores on the training sample."""
+        parts = []
+        left_out = [
+            str(number) for number, fine in zip(self.scores.numbers, self.readable, strict=True) if not fine
+        ]
+        if left_out:
+            parts.append(f" Fits at layers {', '.join(left_out)} did not converge; nothing was read off them.")
+        if self.in_sample and self.rule.name != "separable":
+            parts.append(" Probes were scored on the examples they were fitted to.")
+        if not len(self.scores.null_max) and self.scores.settings.get("protocol") != "paper":
+            parts.append(" No permutations were run.")
+        return "".join(parts)
+
+
+def wilson(share: FloatArray, n: FloatArray) -> FloatArray:
+    """(..., 2) Wilson's 95 % interval of shares out of n trials."""
+    centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    reach = Z * np.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2)) / (1 + Z**2 / n)
+    return np.stack([np.maximum(centre - reach, 0.0), np.minimum(centre + reach, 1.0)], -1)
+
+
+def _inverted(over_L: FloatArray, over_BL: FloatArray, readable_L: npt.NDArray[np.bool_]) -> tuple[int, int]:
+    """First layer that may have reached the threshold, and first that surely has.
+
+    Args:
+        over_L: by how much each layer exceeds the threshold.
+        over_BL: the same in replicates; only their spread is used.
+        readable_L: layers that count.
+    """
+    deviation = over_BL.std(0)
+    may = (over_L + Z * deviation >= -1e-12) & readable_L
+    surely = (over_L - Z * deviation >= -1e-12) & readable_L
+    low = int(may.argmax()) if may.any() else int(np.flatnonzero(readable_L)[0])
+    if not surely.any():
+        return low, int(np.flatnonzero(readable_L)[-1])
+    return low, max(low, int(surely.argmax()))
+
+
+def first_above(scores: LayerScores, other: LayerScores, name: str) -> int | None:
+    """Number of the first layer that beats the best layer of `other`, paired and simultaneous over layers.
+
+    With d_l the difference of scores, s_l its deviation over resampled groups and q the 95th percentile over
+    replicates of max_l (d*_l − d_l) / s_l, layer l beats the reference when d_l > q s_l.
+
+    Args:
+        scores: what is compared.
+        other: the reference; its best layer stands for it.
+        name: its name, for messages.
+
+    Raises:
+        InputError: the two are not of the same examples, or not scored by the same metric.
+    """
+    if scores.scoring != other.scoring:
+        raise InputError(
+            f"reference {name!r} is scored by {other.scoring}, not by {scores.scoring}; score both alike"
+        )
+    mine, theirs = Resampler(scores), Resampler(other)
+    same = np.array_equal(scores.labels, other.labels) and np.array_equal(scores.groups, other.groups)
+    if not same or not np.array_equal(mine.group_ids, theirs.group_ids):
+        raise InputError(
+            f"reference {name!r} is of other examples; give scores of the same examples, labels and groups"
+        )
+    rng = _rng(scores, 6)
+    best = int((other.curve * theirs.sign).argmax())
+    weight, repeat = mine.draw(REPLICATES, rng)
+    drawn = mine.curves(weight, repeat) - theirs.curves(weight, repeat % theirs.n_repeats)[:, [best]]
+    difference = (scores.curve - other.curve[best]) * mine.sign
+    deviation = np.maximum(drawn.std(0), 1e-9)
+    bar = np.quantile(((drawn - difference) / deviation).max(1), 1 - LEVEL)
+    beats = np.flatnonzero(difference > bar * deviation)
+    return scores.numbers[beats[0]] if len(beats) else None
+
+
+def _rng(scores: LayerScores, purpose: int) -> np.random.Generator:
+    return np.random.default_rng([int(scores.settings.get("random_state", 0)), purpose])

@@ -1,0 +1,278 @@
+"""`score_layers`: the measurement itself. Activations → LayerScores, layer by layer, in bounded memory.
+
+Splits by `splits.py`, permuted labels by `nulls.py`, fits by `fits.py`, scores by `metrics.py`; the protocol of
+the paper, which shares none of them, is `paper.py`.
+
+Shapes: L layers, N examples, D features, K classes, R repeats, S splits, P permutations.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from concept_depth.activations import Activations
+from concept_depth.errors import InputError
+from concept_depth.probing import leaks, metrics, nulls
+from concept_depth.probing.scores import LayerScores
+from concept_depth.probing.splits import Splits, inner_pairs, make_splits
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+Progress = bool | Callable[[float, float], None]
+
+INNER_FOLDS = 3
+PROTOCOLS = (None, "paper")
+
+
+def score_layers(
+    acts: Activations,
+    *,
+    cv: Any = 5,
+    repeats: int = 2,
+    C: float | str = "nested",
+    scoring: str = "balanced_accuracy",
+    standardize: bool | str = True,
+    permutations: int = 39,
+    protocol: str | None = None,
+    random_state: int = 0,
+    progress: Progress = False,
+    device: str = "auto",
+) -> LayerScores:
+    """Score a logistic probe on every layer, on examples whose groups it has not seen.
+
+    Args:
+        acts: activations with labels and groups; one layer at a time is held in memory.
+        cv: number of folds, a scikit-learn splitter, (train, test) pairs, or None: the whole sample is fitted and
+            scored, and its exact separability determined (for the rule `separable`).
+        repeats: how often the folds are dealt anew.
+        C: "nested" (chosen per layer and split, inside the training part, from λ = 1 / (C n)) or a number.
+        scoring: the metric that depth is read from, one of accuracy, balanced_accuracy, f1, auroc, log_loss,
+            v_information; all are computed.
+        standardize: True: each feature by mean and deviation of the training part; "scale": one scalar; False.
+        permutations: P label permutations through the same pipeline.
+        protocol: None, or "paper": what the code of Jin et al. does; cv, repeats, C, standardize and permutations
+            are then not asked.
+        random_state: seed of splits and permutations.
+        progress: True writes to standard error; a callable is called as (done, total).
+        device: "auto" (a GPU where there is one) or a torch device.
+
+    Returns:
+        The scores. Formulas are in `metrics.py`.
+
+    Raises:
+        InputError: a setting is not allowed, examples or groups are too few, or a layer holds NaN or infinity.
+    """
+    labels, groups = np.asarray(acts.labels, np.int64), np.asarray(acts.groups, np.int64)
+    settings = {
+        "cv": cv if cv is None or isinstance(cv, int) else repr(cv)[:200],
+        "repeats": repeats,
+        "C": C,
+        "scoring": scoring,
+        "standardize": standardize,
+        "permutations": permutations,
+        "protocol": protocol,
+        "random_state": random_state,
+    }
+    splits = check_settings(
+        labels=labels, groups=groups, cv=cv, repeats=repeats, C=C, scoring=scoring, standardize=standardize,
+        permutations=permutations, protocol=protocol, random_state=random_state, classes=acts.classes,
+    )  # fmt: skip
+    if splits is None:
+        from concept_depth.probing.paper import score_paper
+
+        return score_paper(acts, scoring=scoring, settings=settings, progress=progress)
+    started = time.monotonic()
+    result = _Scoring(acts, splits, settings, _device(device)).run(progress)
+    if progress is True:
+        seconds = time.monotonic() - started
+        print(f"{result.n_fits:,} fits in {seconds:.0f} s", file=sys.stderr)
+    return result
+
+
+def check_settings(
+    *,
+    labels: npt.ArrayLike,
+    groups: npt.ArrayLike | None,
+    cv: Any = 5,
+    repeats: int = 2,
+    C: float | str = "nested",
+    scoring: str = "balanced_accuracy",
+    standardize: bool | str = True,
+    permutations: int = 39,
+    protocol: str | None = None,
+    random_state: int = 0,
+    classes: tuple[str, ...] | None = None,
+) -> Splits | None:
+    """Check settings against labels and groups, as `score_layers` will, before any activation is there.
+
+    Args:
+        labels: (N,) class indices.
+        groups: (N,) group numbers; None: every example is a group of its own.
+        cv: and all others: as in `score_layers`.
+        classes: names of the classes, for messages.
+
+    Returns:
+        The splits, or None for `protocol="paper"`.
+
+    Raises:
+        InputError: a setting is not allowed, or examples or groups do not suffice for it.
+    """
+    if protocol not in PROTOCOLS:
+        raise InputError(f"protocol={protocol!r} is unknown; leave it out, or give protocol='paper'")
+    if scoring not in metrics.METRICS:
+        raise InputError(f"scoring={scoring!r} is no metric; give one of {', '.join(metrics.METRICS)}")
+    if standardize not in (True, False, "scale"):
+        raise InputError(f"standardize={standardize!r} is not allowed; give True, False or 'scale'")
+    number = isinstance(C, int | float | np.number) and not isinstance(C, bool)
+    if C != "nested" and not (number and np.isfinite(C) and float(C) > 0):
+        raise InputError(f"C={C!r} is not allowed; give 'nested' or a positive number")
+    if isinstance(permutations, bool) or int(permutations) != permutations or permutations < 0:
+        raise InputError(
+            f"permutations={permutations!r} is not allowed; give a number of 0 or more (39 by default)"
+        )
+    y = np.asarray(labels, np.int64)
+    g = np.arange(len(y)) if groups is None else np.asarray(groups, np.int64)
+    if len(np.unique(y)) < 2:
+        raise InputError("all examples are of one class; a probe needs examples of two or more")
+    if protocol == "paper":
+        from concept_depth.probing.paper import check_paper
+
+        check_paper(y)
+        return None
+    return make_splits(y, g, cv=cv, repeats=repeats, random_state=random_state, classes=classes)
+
+
+class _Scoring:
+    """One run of the protocol: what is the same for all layers, and the arrays that fill up."""
+
+    def __init__(self, acts: Activations, splits: Splits, settings: dict[str, Any], device: str) -> None:
+        from concept_depth.probing.fits import FitPlan
+
+        self.acts, self.splits, self.settings, self.device = acts, splits, settings, device
+        self.labels = np.asarray(acts.labels, np.int64)
+        self.groups = np.asarray(acts.groups, np.int64)
+        K, P, seed = len(acts.classes), int(settings["permutations"]), settings["random_state"]
+        permuted = nulls.permuted_labels(self.labels, self.groups, P, random_state=seed)
+        nested = settings["C"] == "nested"
+        rng = np.random.default_rng([seed, 3])
+        inner = [self._inner(train, rng) for train, _ in splits.pairs] if nested else []
+        self.plan = FitPlan(
+            labelings=np.concatenate([self.labels[None], permuted]),
+            n_classes=K,
+            pairs=splits.pairs,
+            inner=inner,
+            C=None if nested else float(settings["C"]),
+            standardize=settings["standardize"],
+            scoring=settings["scoring"],
+        )
+        self.naive = FitPlan(
+            self.labels[None],
+            K,
+            [leaks.naive_split(len(self.labels))],
+            [],
+            1.0,
+            settings["standardize"],
+            "accuracy",
+        )
+        L, S, R, N = len(acts.names), len(splits), len(splits.fold), len(self.labels)
+        self.per_fold = {name: np.empty((L, S)) for name in metrics.METRICS}
+        self.decision = np.full((L, R, N) if K == 2 else (L, R, N, K), np.nan, np.float32)
+        self.null_curves, self.C_chosen = np.empty((P, L)), np.empty((L, S))
+        self.converged, self.at_edge, self.naive_curve = np.empty(L), np.empty(L), np.empty(L)
+        self.separable: list[dict[str, Any]] = []
+        self.n_fits = 0
+
+    def _inner(self, train: IntArray, rng: np.random.Generator) -> list[tuple[IntArray, IntArray]]:
+        """The inner cross-validation of one training part."""
+        for k, name in enumerate(self.acts.classes):
+            if len(np.unique(self.groups[train][self.labels[train] == k])) < INNER_FOLDS:
+                raise InputError(
+                    f"class {name!r} stands in fewer than {INNER_FOLDS} groups of a training part, too few to "
+                    "choose C there; give more examples, or a fixed C (C=1.0)"
+                )
+        return inner_pairs(self.labels, self.groups, train, INNER_FOLDS, rng)
+
+    def run(self, progress: Progress) -> LayerScores:
+        for index, name in enumerate(self.acts.names):
+            self._layer(index, name)
+            if callable(progress):
+                progress(index + 1, len(self.acts.names))
+            elif progress:
+                print(
+                    f"\rprobing layer {index + 1} of {len(self.acts.names)}", end="", file=sys.stderr, flush=True
+                )
+        if progress is True:
+            print(file=sys.stderr)
+        return self._result()
+
+    def _layer(self, index: int, name: str) -> None:
+        from concept_depth.probing.fits import fit_layer
+
+        X_ND = np.asarray(self.acts[name])
+        if not np.isfinite(X_ND).all():
+            raise InputError(
+                f"layer {name!r} holds NaN or infinity; leave it out, or extract in float32 (dtype='float32')"
+            )
+        fits = fit_layer(X_ND, self.plan, self.device)
+        K = len(self.acts.classes)
+        for s, ((_, test), decided) in enumerate(zip(self.splits.pairs, fits.decision, strict=True)):
+            self.decision[index, self.splits.repeat[s], test] = decided
+            for metric, values in self.per_fold.items():
+                values[index, s] = metrics.score(metric, decided[None], self.labels[None, test], K)[0]
+        self.null_curves[:, index] = fits.null.mean(1)
+        self.C_chosen[index], self.at_edge[index] = fits.C_used, fits.edge.mean()
+        self.converged[index] = fits.converged
+        naive = fit_layer(X_ND, self.naive, self.device)
+        test = self.naive.pairs[0][1]
+        scoring = self.settings["scoring"]
+        self.naive_curve[index] = metrics.score(scoring, naive.decision[0][None], self.labels[None, test], K)[0]
+        self.n_fits += fits.n_fits + naive.n_fits
+        if self.splits.in_sample and K == 2:
+            from concept_depth.probing.separability import separability
+
+            self.separable.append(separability(X_ND, self.labels).to_dict())
+
+    def _result(self) -> LayerScores:
+        scoring = self.settings["scoring"]
+        best = np.min if scoring in metrics.LOWER_IS_BETTER else np.max
+        curve = [float(value) if np.isfinite(value) else None for value in self.naive_curve]
+        audit = leaks.audit_groups(self.labels, self.groups, self.splits)
+        return LayerScores(
+            names=self.acts.names,
+            numbers=self.acts.numbers,
+            total=self.acts.total,
+            classes=self.acts.classes,
+            labels=self.labels,
+            groups=self.groups,
+            per_fold=self.per_fold,
+            decision=self.decision,
+            fold=self.splits.fold,
+            repeat=self.splits.repeat,
+            scoring=scoring,
+            chance=metrics.chance(scoring, self.labels, len(self.acts.classes)),
+            null_curves=self.null_curves,
+            null_max=best(self.null_curves, axis=1) if len(self.null_curves) else np.empty(0),
+            converged=self.converged,
+            C_chosen=self.C_chosen,
+            at_edge=self.at_edge,
+            n_fits=self.n_fits,
+            settings={**self.settings, "splits": self.splits.kind},
+            audit={**audit, "naive_curve": curve, "naive_C": 1.0},
+            provenance=dict(self.acts.provenance),
+            separable=tuple(self.separable),
+        )
+
+
+def _device(device: str) -> str:
+    """ "auto" is a GPU where torch sees one."""
+    if device != "auto":
+        return device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

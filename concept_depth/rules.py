@@ -1,0 +1,198 @@
+"""The rules that name a layer on a curve, without intervals or verdicts.
+
+A rule sees curves oriented so that larger is better and answers with positions (0 … L − 1, NaN: none), for many
+curves at once. `jumping_layer` and `converging_layer` are the rules of Jin et al. (2024, arXiv 2404.07066), on one
+curve over blocks, counted from 1.
+
+Shapes: L layers, M curves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from concept_depth.errors import InputError
+
+FloatArray = npt.NDArray[np.float64]
+
+_JUMP = 1.1
+_STILL = 0.03
+_ROUNDING = 1e-12  # ratios of counts that differ by less are equal
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule as asked for.
+
+    Attributes:
+        name: its first word.
+        share: S of `within:S`.
+        meaning: what it means that a layer is named.
+        absence: what it means that none is.
+    """
+
+    name: str
+    share: float = 1.0
+    meaning: str = ""
+    absence: str = ""
+
+
+_MEANINGS = {
+    "within": (
+        "the first layer with {share:.0%} of the peak's gain over chance",
+        "no layer reaches that share of it",
+    ),
+    "peak": ("the best layer", "no layer is best"),
+    "onset": ("the first layer above the maxima of permuted labels", "no layer is above them"),
+    "jump": ("the first block with 1.1 times the accuracy of the block before", "no block jumps by a tenth"),
+    "converge": ("the first block after the last change of 3 %", "there are too few blocks"),
+    "centre": ("the centre of gravity of the gains over the first layer", "no layer gains on the first"),
+    "separable": (
+        "the first layer where these examples are strictly linearly separable",
+        "no layer separates them",
+    ),
+}
+
+
+def check_rule(rule: str) -> Rule:
+    """The rule of that name.
+
+    Raises:
+        InputError: there is no such rule.
+    """
+    name, colon, argument = str(rule).partition(":")
+    known = "within:S (0 < S ≤ 1), " + ", ".join(word for word in _MEANINGS if word != "within")
+    if name not in _MEANINGS or (colon and name != "within"):
+        raise InputError(f"rule {rule!r} is unknown; give one of {known}")
+    share = 0.9
+    if colon:
+        try:
+            share = float(argument)
+        except ValueError:
+            share = -1.0
+        if not 0 < share <= 1:
+            raise InputError(f"rule {rule!r} needs a share between 0 and 1, as in within:0.9")
+    meaning, absence = _MEANINGS[name]
+    return Rule(name, share, meaning.format(share=share), absence)
+
+
+def first_true(mask_ML: npt.NDArray[np.bool_]) -> FloatArray:
+    """(M,) position of the first true entry of each row, NaN where there is none."""
+    return np.where(mask_ML.any(1), mask_ML.argmax(1), np.nan).astype(np.float64)
+
+
+def excess(rule: Rule, curve_ML: FloatArray, peak_M: FloatArray, chance: float, bar: float) -> FloatArray | None:
+    """(M, L) by how much each layer passes a rule that names the first to reach something; None for others."""
+    if rule.name == "within":
+        return np.asarray(curve_ML - (chance + rule.share * (peak_M - chance))[:, None])
+    if rule.name == "onset":
+        return np.asarray(curve_ML - bar)
+    return None
+
+
+def positions(
+    rule: Rule,
+    curve_ML: FloatArray,
+    peak_M: FloatArray,
+    chance: float,
+    bar: float,
+    blocks: npt.NDArray[np.bool_],
+) -> FloatArray:
+    """Where the rule falls on each curve.
+
+    Args:
+        rule: any but `separable`, which is no matter of scores.
+        curve_ML: larger is better; accuracies for `jump` and `converge`.
+        peak_M: height of each curve's peak.
+        chance: what the best constant prediction scores.
+        bar: for `onset`.
+        blocks: (L,) the layers that are outputs of blocks, for `jump` and `converge`.
+
+    Returns:
+        (M,) positions among the L layers, NaN for none.
+    """
+    over = excess(rule, curve_ML, peak_M, chance, bar)
+    if over is not None:
+        return first_true(over >= -_ROUNDING)
+    if rule.name == "peak":
+        return first_true(curve_ML >= curve_ML.max(1, keepdims=True) - _ROUNDING)
+    if rule.name == "centre":
+        return _centre(curve_ML)
+    at = np.flatnonzero(blocks)
+    if len(at) < 2:
+        return np.full(len(curve_ML), np.nan)
+    named = jumping_layer if rule.name == "jump" else converging_layer
+    found = [named(curve[at]) for curve in curve_ML]
+    return np.array([np.nan if layer is None else at[layer - 1] for layer in found], dtype=np.float64)
+
+
+def _centre(curve_ML: FloatArray) -> FloatArray:
+    """Σ ℓ Δ_ℓ / Σ Δ_ℓ, Δ_ℓ the gain of layer ℓ over the best layer before it (Tenney et al. 2019, equation 3).
+
+    Their scores are of probes that see all layers up to ℓ, which do not fall; the running maximum stands for that.
+    """
+    gain = np.diff(np.maximum.accumulate(curve_ML, axis=1), axis=1)
+    total = gain.sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        centre = gain @ np.arange(1, curve_ML.shape[1]) / total
+    return np.where(total > _ROUNDING, centre, np.nan)
+
+
+def jumping_layer(accuracy: npt.ArrayLike) -> int | None:
+    """The jumping point of Jin et al.: the first block with at least 1.1 times the accuracy of the block before.
+
+    Args:
+        accuracy: accuracies of the blocks only, first block first.
+
+    Returns:
+        The block, counted from 1 (their published figures count from 0), or None where no block jumps.
+
+    Raises:
+        InputError: not a curve of two or more finite accuracies.
+    """
+    rate = _rates(accuracy)
+    jumps = np.flatnonzero(rate >= _JUMP - _ROUNDING)
+    return int(jumps[0]) + 2 if len(jumps) else None
+
+
+def converging_layer(accuracy: npt.ArrayLike, *, as_printed: bool = False) -> int:
+    """The converging point of Jin et al.: the first block, 3 or later, after the last change of 3 % or more.
+
+    With d blocks, rates β_i = α_i / α_(i−1) and i* the last 0-based block with |β_i − 1| ≥ 0.03 (0 if none), it is
+    min(d, max(1, i*) + 2): the rule behind the values they published. The formula they print,
+    max {i : |β_i − 1| < 0.03}, is another and names one of the last two blocks on every curve of theirs.
+
+    Args:
+        accuracy: accuracies of the blocks only, first block first.
+        as_printed: compute the printed formula; its block, too, is counted from 1.
+
+    Returns:
+        The block, counted from 1.
+
+    Raises:
+        InputError: not a curve of two or more finite accuracies, or no block satisfies the printed formula.
+    """
+    rate = _rates(accuracy)
+    changes = np.abs(rate - 1) >= _STILL - _ROUNDING
+    if as_printed:
+        still = np.flatnonzero(~changes)
+        if not len(still):
+            raise InputError(
+                "every block changes by 3 % or more, so the printed formula names none; leave as_printed out"
+            )
+        return int(still[-1]) + 2
+    last = int(np.flatnonzero(changes)[-1]) + 1 if changes.any() else 0
+    return min(len(rate) + 1, max(1, last) + 2)
+
+
+def _rates(accuracy: npt.ArrayLike) -> FloatArray:
+    """β_i = α_i / α_(i−1) for i = 1 … d − 1."""
+    curve = np.asarray(accuracy, dtype=np.float64)
+    if curve.ndim != 1 or len(curve) < 2 or not np.isfinite(curve).all():
+        raise InputError(f"a curve needs two or more finite accuracies, one a block; got shape {curve.shape}")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rate = curve[1:] / curve[:-1]
+    return np.where(np.isnan(rate), 1.0, rate)
