@@ -18,6 +18,10 @@ _HOME = {
     "list_concepts": "concepts.registry",
     "perturb": "concepts.noise",
     "Activations": "activations",
+    "Subject": "subjects.subject",
+    "from_pretrained": "subjects.huggingface",
+    "from_model": "subjects.huggingface",
+    "collect": "extraction.collect",
 }
 
 __all__ = sorted([*_HOME, "__version__"])

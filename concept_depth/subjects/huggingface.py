@@ -1,0 +1,248 @@
+"""Hugging Face as one way to make a Subject: names become models, models become Subjects.
+
+Only here (and in `gguf`, `quantize`, `anchoring`) is transformers known.
+"""
+
+from __future__ import annotations
+
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from concept_depth.errors import InputError
+from concept_depth.subjects.inside import inner_taps
+from concept_depth.subjects.loading import load
+from concept_depth.subjects.modules import weights_sample
+from concept_depth.subjects.sites import check_site_and_position, find_blocks, stream_taps
+from concept_depth.subjects.source import Source, resolve
+from concept_depth.subjects.subject import Layer, Subject, Tap
+from concept_depth.subjects.text import TokenReader
+
+__all__ = ["Source", "base_of", "from_model", "from_pretrained", "resolve"]
+
+
+def from_pretrained(
+    name: str,
+    *,
+    revision: str | None = None,
+    dtype: str | torch.dtype = "auto",
+    quantization: str | None = None,
+    adapter: str | None = None,
+    device: str = "auto",
+    site: str = "resid_post",
+    position: str | int = "last",
+    chat_template: bool = False,
+    max_length: int | None = None,
+    trust_remote_code: bool = False,
+    blocks: str | None = None,
+    **model_kwargs: Any,
+) -> Subject:
+    """Load a causal language model and choose where to listen to it.
+
+    Args:
+        name: bundled name, Hub id, folder, or .gguf file.
+        revision: branch, tag or commit on the Hub.
+        dtype: "auto" is float32 on a CPU and the checkpoint's own on a GPU; or "float32", "bfloat16", "float16".
+        quantization: "int8", "int4" or "nf4" (bitsandbytes); None for none.
+        adapter: folder or Hub id of a PEFT adapter to put on the model.
+        device: "auto", "cpu", "cuda", "cuda:1", …; "auto" spreads a model that outgrows one device.
+        site: resid_post, resid_pre, resid_mid, attn_out, mlp_out or mlp_in.
+        position: "last", "first", "mean", "span", or a whole number (-1 is the last token).
+        chat_template: read each prompt as a user's turn in the model's chat markup.
+        max_length: most tokens of a prompt; the model's own limit by default.
+        trust_remote_code: run code that comes with the model.
+        blocks: name of the list of blocks, where the structure does not tell.
+        model_kwargs: passed on to transformers' `from_pretrained`.
+
+    Returns:
+        The subject; its base model alone will run, never its LM head.
+
+    Raises:
+        InputError: no such model, unreadable files, a setting that does not exist, no decoder-only model.
+    """
+    check_site_and_position(site, position)
+    source = resolve(name, revision=revision)
+    loaded = load(
+        source,
+        dtype=dtype,
+        quantization=quantization,
+        adapter=adapter,
+        device=device,
+        trust_remote_code=trust_remote_code,
+        model_kwargs=model_kwargs,
+    )
+    return _subject(
+        loaded.model,
+        loaded.tokenizer,
+        name=name,
+        site=site,
+        position=position,
+        chat_template=chat_template,
+        max_length=max_length,
+        blocks=blocks,
+        origin=loaded.origin,
+    )
+
+
+def from_model(
+    model: nn.Module,
+    tokenizer: Any,
+    *,
+    site: str = "resid_post",
+    position: str | int = "last",
+    chat_template: bool = False,
+    max_length: int | None = None,
+    blocks: str | None = None,
+    name: str | None = None,
+) -> Subject:
+    """Listen to a causal language model that is in memory: fine-tuned, with an adapter, one's own.
+
+    Args:
+        model: a model of transformers (or PEFT); it is left as it is.
+        tokenizer: its tokenizer; it is left as it is.
+        site: as in `from_pretrained`.
+        position: as in `from_pretrained`.
+        chat_template: as in `from_pretrained`.
+        max_length: as in `from_pretrained`.
+        blocks: as in `from_pretrained`.
+        name: short name; by default the model's own.
+
+    Raises:
+        InputError: a setting that does not exist, or no decoder-only model.
+    """
+    check_site_and_position(site, position)
+    given = str(getattr(getattr(model, "config", None), "name_or_path", "") or type(model).__name__)
+    return _subject(
+        model,
+        tokenizer,
+        name=name or Path(given).name,
+        site=site,
+        position=position,
+        chat_template=chat_template,
+        max_length=max_length,
+        blocks=blocks,
+        origin=None,
+    )
+
+
+def _subject(
+    model: nn.Module,
+    tokenizer: Any,
+    *,
+    name: str,
+    site: str,
+    position: str | int,
+    chat_template: bool,
+    max_length: int | None,
+    blocks: str | None,
+    origin: dict[str, Any] | None,
+) -> Subject:
+    if max_length is not None and (isinstance(max_length, bool) or max_length < 1):
+        raise InputError(f"max_length {max_length!r} is no length; give a whole number of 1 or more")
+    module = base_of(model)
+    config: Any = getattr(module, "config", None)
+    found = find_blocks(module, blocks=_inside(model, module, blocks))
+    layers, taps = _layers(module, found, site, name)
+    limits = [limit for limit in (max_length, _own_limit(config, tokenizer)) if limit is not None]
+
+    def described() -> dict[str, Any]:
+        facts = origin if origin is not None else {"model": name, "weights": weights_sample(module)}
+        return {**facts, **architecture(module), "site": site, "blocks": found[0].rpartition(".")[0]}
+
+    pad = getattr(tokenizer, "pad_token_id", None)
+    return Subject(
+        module=module,
+        name=name,
+        layers=layers,
+        total=len(found),
+        taps=taps,
+        reader=TokenReader(tokenizer, position, min(limits, default=None), chat_template),
+        origin=described,
+        model=model,
+        tokenizer=tokenizer,
+        # Padding is masked and behind every token that is read, so any id of the vocabulary will do.
+        pad_id=pad if isinstance(pad, int) and 0 <= pad < vocabulary_size(module) else 0,
+    )
+
+
+def _layers(
+    module: nn.Module, blocks: list[str], site: str, name: str
+) -> tuple[tuple[Layer, ...], dict[str, Tap]]:
+    if site in ("resid_post", "resid_pre"):
+        return stream_taps(blocks, site)
+    return inner_taps(module, blocks, site, name)
+
+
+def base_of(model: Any) -> nn.Module:
+    """The part of a causal language model that makes hidden states from token ids: no head, no vision tower.
+
+    Raises:
+        InputError: the model is an encoder-decoder, or is none of transformers.
+    """
+    if hasattr(model, "get_base_model"):  # PEFT: its layers sit inside the model that it wraps
+        model = model.get_base_model()
+    config: Any = getattr(model, "config", None)
+    if config is None or not hasattr(model, "base_model"):
+        raise InputError(f"{type(model).__name__} is no model of transformers; use Subject.from_module")
+    if getattr(config, "is_encoder_decoder", False):
+        raise InputError(
+            f"{type(model).__name__} is an encoder-decoder model; only decoder-only language models can be read"
+        )
+    base: nn.Module = model.base_model
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else base
+    return (
+        decoder
+        if isinstance(decoder, nn.Module) and "input_ids" in signature(decoder.forward).parameters
+        else base
+    )
+
+
+def _inside(model: nn.Module, module: nn.Module, blocks: str | None) -> str | None:
+    """The name that a list of blocks, named in the whole model, has in its base model."""
+    if blocks is None:
+        return None
+    wanted = dict(model.named_modules()).get(blocks)
+    return next((name for name, part in module.named_modules() if part is wanted and wanted is not None), blocks)
+
+
+def _own_limit(config: Any, tokenizer: Any) -> int | None:
+    """The most tokens that the model was made for, as its config and tokenizer say."""
+    limits = [getattr(config, key, None) for key in ("max_position_embeddings", "n_positions", "max_seq_len")]
+    limits.append(getattr(tokenizer, "model_max_length", None))
+    # Tokenizers without a limit name a huge number; configs without one a negative.
+    known = [int(limit) for limit in limits if isinstance(limit, int | float) and 0 < limit < 10**9]
+    return min(known, default=None)
+
+
+def vocabulary_size(module: nn.Module) -> int:
+    """Rows of the input embedding; 1 where it has none."""
+    finder: Any = getattr(module, "get_input_embeddings", None)
+    embedding = None if finder is None else finder()
+    weight = getattr(embedding, "weight", None)
+    return 1 if weight is None else int(weight.shape[0])
+
+
+def architecture(module: nn.Module) -> dict[str, Any]:
+    """What a model is, for `describe`: class, size, dtype, quantisation, versions of the libraries."""
+    import transformers
+
+    config: Any = getattr(module, "config", None)
+    quantized = getattr(config, "quantization_config", None)
+    method = (
+        quantized.get("quant_method") if isinstance(quantized, dict) else getattr(quantized, "quant_method", None)
+    )
+    return {
+        "architecture": type(module).__name__,
+        "model_type": getattr(config, "model_type", None),
+        "hidden_size": getattr(config, "hidden_size", None),
+        "parameters": sum(parameter.numel() for parameter in module.parameters()),
+        "dtype": str(next((p.dtype for p in module.parameters() if p.is_floating_point()), None)).removeprefix(
+            "torch."
+        ),
+        "quantization": None if method is None else str(getattr(method, "value", method)),
+        "attention": getattr(config, "_attn_implementation", None),
+        "versions": {"torch": str(torch.__version__), "transformers": transformers.__version__},
+    }

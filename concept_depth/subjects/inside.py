@@ -1,0 +1,185 @@
+"""Sites inside a block, found by measurement: what is *added* to the stream, and where the MLP begins.
+
+One forward pass over a few tokens is watched from every module. In each block a pair of additions is looked for,
+
+    resid_mid  = resid_pre + a · (what some module returned)        attn_out = that term
+    resid_post = resid_mid + b · (what a later module returned)     mlp_out  = that term
+
+with resid_mid the input of some module in between and constants a, b (multipliers, 1 in most models). Norms behind
+a sublayer, multipliers and additions hidden inside a sublayer thus need no table of names; a block that does not
+add in this way (parallel, recurrent, post-norm) has no such site, and the caller is told so.
+
+Shapes: B examples, T tokens, D hidden.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import nn
+
+from concept_depth.errors import InputError
+from concept_depth.subjects.sites import evaluation_mode, first_tensor, incoming
+from concept_depth.subjects.subject import Layer, Tap
+
+# How mixers of tokens are called: as attributes of a block, and as classes.
+_MIXER_NAME = re.compile(r"attn|attention|mixer|mamba|ssm|conv|temporal|time_mix|retention", re.IGNORECASE)
+_MIXER_CLASS = re.compile(r"Attention|Attn|Mixer")
+# How exactly an addition must be met, by precision of the stream: some hundred roundings.
+_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 6e-2, torch.float16: 1e-2}
+
+
+@dataclass
+class _Event:
+    """What one module took and gave; `began` and `ended` order all of them."""
+
+    path: str
+    module: nn.Module
+    began: int
+    ended: int
+    taken: torch.Tensor | None
+    given: torch.Tensor | None
+
+
+def inner_taps(
+    module: nn.Module, blocks: Sequence[str], site: str, name: str
+) -> tuple[tuple[Layer, ...], dict[str, Tap]]:
+    """Layers and taps of resid_mid, attn_out, mlp_out or mlp_in, numbered 1 … d.
+
+    Raises:
+        InputError: a block has no such site.
+    """
+    events = _watch(module, blocks)
+    taps: dict[str, Tap] = {}
+    for number, block in enumerate(blocks, start=1):
+        tap = _mlp_in(block, events[block]) if site == "mlp_in" else _added(block, events[block], site)
+        if tap is None:
+            kind = (
+                "no MLP of its own"
+                if site == "mlp_in"
+                else "no attention and MLP that are added one after the other"
+            )
+            raise InputError(
+                f"{name} has no site {site}: block {number} ({type(module.get_submodule(block)).__name__}) has "
+                f"{kind}; use resid_post"
+            )
+        taps[f"{site}.{number}"] = tap
+    return tuple(Layer(path, number) for number, path in enumerate(taps, start=1)), taps
+
+
+def _watch(module: nn.Module, blocks: Sequence[str]) -> dict[str, list[_Event]]:
+    """What every module inside each block (and the block itself) takes and gives in one pass over a few tokens."""
+    events: dict[str, list[_Event]] = {block: [] for block in blocks}
+    clock = iter(range(10**9))
+    handles: list[Any] = []
+
+    def watch(path: str, part: nn.Module, into: list[_Event]) -> None:
+        started: list[tuple[int, torch.Tensor | None]] = []
+
+        def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            taken = incoming(args, kwargs)
+            # Clones: some networks add to their stream in place.
+            started.append((next(clock), None if taken is None else taken.clone()))
+
+        def after(_module: nn.Module, _args: Any, output: Any) -> None:
+            given = first_tensor(output)
+            began, taken = started.pop()
+            into.append(_Event(path, part, began, next(clock), taken, None if given is None else given.clone()))
+
+        handles.append(part.register_forward_pre_hook(before, with_kwargs=True))
+        handles.append(part.register_forward_hook(after))
+
+    device = next((p.device for p in module.parameters() if p.device.type != "meta"), torch.device("cpu"))
+    arguments: dict[str, Any] = {"input_ids": torch.arange(1, 6, device=device)[None]}
+    if "use_cache" in signature(module.forward).parameters:
+        arguments["use_cache"] = False
+    with evaluation_mode(module):
+        try:
+            for block in blocks:
+                for path, part in module.get_submodule(block).named_modules():
+                    watch(f"{block}.{path}".rstrip("."), part, events[block])
+            with torch.inference_mode():
+                module(**arguments)
+        finally:
+            for handle in handles:
+                handle.remove()
+    return events
+
+
+def _added(block: str, events: Sequence[_Event], site: str) -> Tap | None:
+    """The tap of resid_mid, attn_out or mlp_out, or None where no pair of additions is found."""
+    whole = next((event for event in events if event.path == block), None)
+    if whole is None or whole.taken is None or whole.given is None or whole.taken.shape != whole.given.shape:
+        return None
+    before, after = whole.taken, whole.given
+    inner = [event for event in events if event.path != block]
+    for middle in sorted(inner, key=lambda event: event.began):
+        if middle.taken is None or middle.taken.shape != before.shape or torch.equal(middle.taken, before):
+            continue
+        first = _term(middle.taken, before, (event for event in inner if event.ended < middle.began))
+        if first is None:
+            continue
+        second = _term(after, middle.taken, (event for event in inner if event.began >= middle.began))
+        if second is None:
+            continue
+        if site == "resid_mid":
+            return Tap(middle.path, "input")
+        return first if site == "attn_out" else second
+    return None
+
+
+def _term(total: torch.Tensor, start: torch.Tensor, events: Iterable[_Event]) -> Tap | None:
+    """The tap whose tensor, times a constant, is total − start; the outermost and latest of several, or None."""
+    tolerance = _TOLERANCE.get(total.dtype, 1e-4)
+    added = (total.double() - start.double()).flatten()
+    size = added.norm()
+    if size == 0:
+        return None
+    found: list[tuple[int, int, Tap]] = []
+    for event in events:
+        if event.given is None or event.given.shape != total.shape:
+            continue
+        given = event.given.double().flatten()
+        if given.norm() == 0:
+            continue
+        scale = float(added @ given / (given @ given))
+        # Rounding of the sums themselves counts too: the stream can be much larger than what is added.
+        slack = tolerance * size + 4 * torch.finfo(total.dtype).eps * total.double().norm()
+        if (added - scale * given).norm() <= slack:
+            scale = 1.0 if abs(scale - 1) < tolerance else scale
+            found.append((event.path.count("."), -event.ended, Tap(event.path, "output", scale)))
+    return min(found, key=lambda item: item[:2])[2] if found else None
+
+
+def _mlp_in(block: str, events: Sequence[_Event]) -> Tap | None:
+    """The input of the MLP: the first part of the block with weight matrices that runs behind the attention.
+
+    Where the attention runs second or beside it (parallel blocks), the first such part that is no attention.
+    """
+    depth = block.count(".") + 1
+    parts = [event for event in events if event.path.count(".") == depth and event.path.startswith(f"{block}.")]
+    heavy = [event for event in sorted(parts, key=lambda event: event.began) if _has_matrix(event.module)]
+    mixers = [event for event in heavy if _is_attention(event)]
+    others = [event for event in heavy if not _is_attention(event) and event.taken is not None]
+    if not mixers or not others:
+        return None
+    behind = [event for event in others if event.began > mixers[0].ended]
+    return Tap((behind or others)[0].path, "input")
+
+
+def _is_attention(event: _Event) -> bool:
+    name, kind = event.path.rpartition(".")[2], type(event.module).__name__
+    return bool(_MIXER_NAME.search(name) or _MIXER_CLASS.search(kind))
+
+
+def _has_matrix(module: nn.Module) -> bool:
+    # Quantised weights can be stored flat, so a linear layer counts whatever the shape of its numbers.
+    return any(
+        isinstance(part, nn.Linear) or any(p.ndim >= 2 for p in part.parameters(recurse=False))
+        for part in module.modules()
+    )

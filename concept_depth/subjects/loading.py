@@ -1,0 +1,200 @@
+"""From a found model to weights in memory: precision, device, quantisation, adapter; errors become sentences."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from concept_depth.errors import InputError
+from concept_depth.subjects.gguf import converted_folder
+from concept_depth.subjects.source import Source, local_files_hash
+
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float64": torch.float64,
+}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model with its tokenizer and where they came from."""
+
+    model: Any
+    tokenizer: Any
+    origin: dict[str, Any]
+
+
+def load(
+    source: Source,
+    *,
+    dtype: str | torch.dtype,
+    quantization: str | None,
+    adapter: str | None,
+    device: str,
+    trust_remote_code: bool,
+    model_kwargs: dict[str, Any],
+) -> Loaded:
+    """Load what `resolve` found.
+
+    Raises:
+        InputError: unreadable or incomplete files, a precision or device that does not exist.
+    """
+    where = _device(device)
+    precision = _dtype(dtype, where)
+    location = source.location
+    origin: dict[str, Any] = {"model": location, "revision": source.revision, "weights": None}
+    if source.gguf is not None:
+        folder, digest = converted_folder(source.gguf)
+        origin = {"model": source.gguf.title, "revision": None, "weights": digest, "file_format": "gguf"}
+        location = str(folder)
+    elif source.kind == "folder":
+        origin = {"model": Path(location).name, "revision": None, "weights": local_files_hash(Path(location))}
+    common: dict[str, Any] = {"revision": source.revision, "trust_remote_code": trust_remote_code}
+    arguments: dict[str, Any] = {"dtype": precision, **common, **model_kwargs}
+    if quantization is not None:
+        from concept_depth.subjects.quantize import bitsandbytes_config
+
+        arguments["quantization_config"] = bitsandbytes_config(quantization, precision)
+    if "device_map" not in arguments and (where.type != "cpu" or quantization is not None):
+        arguments["device_map"] = "auto" if device == "auto" and _outgrows(location, where) else {"": where}
+    with quiet():
+        model, tokenizer = _read(source, location, common, arguments)
+        if adapter is not None:
+            model = _with_adapter(model, adapter)
+            origin["adapter"] = _adapter_origin(adapter)
+    if source.kind == "hub":
+        origin["revision"] = getattr(model.config, "_commit_hash", None) or source.revision
+    if quantization is not None:
+        origin["quantization_kind"] = quantization
+    return Loaded(model, tokenizer, origin)
+
+
+def _read(source: Source, location: str, common: dict[str, Any], arguments: dict[str, Any]) -> tuple[Any, Any]:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        config = AutoConfig.from_pretrained(location, **common)
+        if getattr(config, "is_encoder_decoder", False):
+            raise InputError(
+                f"{source.name} is an encoder-decoder model ({config.model_type}); "
+                "only decoder-only language models can be read"
+            )
+        model, info = AutoModelForCausalLM.from_pretrained(location, output_loading_info=True, **arguments)
+        tokenizer = AutoTokenizer.from_pretrained(location, **common)
+    except InputError:
+        raise
+    except Exception as error:
+        # safetensors has an exception of its own for damaged files, which derives from Exception alone.
+        kinds = (OSError, ValueError, KeyError, ImportError)
+        if not isinstance(error, kinds) and type(error).__name__ != "SafetensorError":
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{source.name} cannot be loaded as a causal language model ({reason}); "
+            "give a model that AutoModelForCausalLM can read, with its tokenizer"
+        ) from error
+    _check_complete(source.name, model, info)
+    return model, tokenizer
+
+
+def _check_complete(name: str, model: Any, info: dict[str, Any]) -> None:
+    """Refuse a model whose blocks are not all in the file: transformers fills such gaps with random numbers."""
+    head = model.get_output_embeddings()
+    head_names = {f"{path}." for path, part in model.named_modules() if part is head}
+    missing = sorted(
+        key
+        for key in info["missing_keys"]
+        if not any(key.startswith(prefix) for prefix in head_names if prefix != ".")
+    )
+    if missing:
+        raise InputError(
+            f"{name} lacks {len(missing)} of the model's tensors ({missing[0]}, …), which would be random; "
+            "give a complete checkpoint of a causal language model"
+        )
+
+
+def _with_adapter(model: Any, adapter: str) -> Any:
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise InputError("an adapter needs the package peft; type: pip install peft") from error
+    try:
+        return PeftModel.from_pretrained(model, adapter)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"the adapter {adapter} cannot be put on this model ({reason}); give one made for it"
+        ) from error
+
+
+def _adapter_origin(adapter: str) -> dict[str, Any]:
+    folder = Path(adapter).expanduser()
+    if folder.is_dir():
+        return {"name": folder.name, "weights": local_files_hash(folder)}
+    return {"name": adapter, "weights": None}
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        return default_device()
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(
+            f"there is no device {device!r} here; give 'auto', 'cpu', or 'cuda' with a GPU"
+        ) from error
+    return chosen
+
+
+def _dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype | str:
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else "auto"
+    if dtype not in DTYPES:
+        raise InputError(f"there is no dtype {dtype!r}; give 'auto', {', '.join(map(repr, DTYPES))}")
+    return DTYPES[dtype]
+
+
+def _outgrows(location: str, device: torch.device) -> bool:
+    """Whether the weight files of a folder are larger than what the device has free, less a tenth."""
+    folder = Path(location)
+    if device.type != "cuda":
+        return False
+    if not folder.is_dir():
+        return True  # on the Hub: accelerate will see, and uses one device where that is enough
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    free: int = torch.cuda.mem_get_info(device)[0]
+    return size > 0.9 * free
+
+
+def default_device() -> torch.device:
+    """The GPU of this process where there is one (each process of a launcher has its own), else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' own progress bars, which would break into ours."""
+    from transformers.utils import logging
+
+    before = logging.is_progress_bar_enabled()
+    try:
+        logging.disable_progress_bar()
+        yield
+    finally:
+        if before:
+            logging.enable_progress_bar()
