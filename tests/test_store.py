@@ -1,0 +1,154 @@
+"""The store: what is written is what is read, whole or not at all, and damage is named."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from concept_depth.errors import InputError
+from concept_depth.extraction import store as st
+
+LAYERS = ["resid_post.0", "resid_post.1"]
+
+
+def a_plan(**changes):
+    settings = {"path": "plain", "batch_tokens": 64}
+    about = {"concept": "cities", "model": "tiny", "site": "resid_post", "position": "last", "examples": 5}
+    fields = {"shards": [[[3, 1]], [[0], [4, 2]]], "costs": [20, 30], "count": 5, "layers": LAYERS}
+    return st.Plan(**{**fields, "settings": settings, "about": about, **changes})
+
+
+def the_rows(store, shard, dtype=torch.float32):
+    """Row i of layer l is 10·i + l in every column."""
+    examples = [i for unit in store.plan.shards[shard] for i in unit]
+    return {
+        name: torch.tensor([[10.0 * i + number] * 3 for i in examples], dtype=dtype)
+        for number, name in enumerate(LAYERS)
+    }
+
+
+def filled(tmp_path, dtype=torch.float32):
+    store = st.open_store(tmp_path, "k", a_plan)
+    for shard in store.missing():
+        store.write(shard, the_rows(store, shard, dtype))
+    return store
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_layer_comes_back_in_the_order_of_the_examples(tmp_path, dtype):
+    store = filled(tmp_path, dtype)
+    for number, name in enumerate(LAYERS):
+        expected = np.repeat(10.0 * np.arange(5)[:, None] + number, 3, axis=1)
+        np.testing.assert_array_equal(store.read(name), expected)
+        assert store.read(name).dtype == np.float32
+
+
+def test_only_shards_that_are_absent_are_missing(tmp_path):
+    store = st.open_store(tmp_path, "k", a_plan)
+    assert store.missing() == [0, 1]
+    store.write(1, the_rows(store, 1))
+    assert st.open_store(tmp_path, "k", a_plan).missing() == [0]
+
+
+def test_a_resumed_run_keeps_the_first_plan(tmp_path):
+    first = st.open_store(tmp_path, "k", a_plan)
+    second = st.open_store(tmp_path, "k", lambda: a_plan(settings={"path": "tree", "batch_tokens": 9}))
+    assert second.plan.settings == first.plan.settings
+    assert second.plan.fingerprint == first.plan.fingerprint
+
+
+def test_the_same_rows_give_the_same_bytes(tmp_path):
+    one, two = filled(tmp_path / "a"), filled(tmp_path / "b")
+    for shard in range(2):
+        assert one.path(shard).read_bytes() == two.path(shard).read_bytes()
+
+
+@pytest.mark.parametrize("where", [0.1, 0.5, 0.95])
+def test_one_flipped_byte_is_found_named_and_costs_one_shard(tmp_path, where):
+    store = filled(tmp_path)
+    path = store.path(1)
+    data = bytearray(path.read_bytes())
+    place = int(len(data) * where)
+    data[place] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.warns(UserWarning, match=r"shard-00001.safetensors is damaged"):
+        missing = store.missing()
+    assert missing == [1]
+    entry = st.verify_cache(tmp_path)[0]
+    assert (entry.state, entry.damaged) == ("damaged", ("shard-00001.safetensors",))
+    store.write(1, the_rows(store, 1))
+    assert store.missing() == []
+    assert st.verify_cache(tmp_path)[0].state == "complete"
+
+
+def test_damage_after_opening_is_an_error_when_the_layer_is_read(tmp_path):
+    store = filled(tmp_path)
+    store.path(0).write_bytes(store.path(0).read_bytes()[:-4])
+    with pytest.raises(InputError, match="shard-00000"):
+        store.read(LAYERS[0])
+
+
+def test_a_shard_of_another_plan_does_not_count(tmp_path):
+    store = filled(tmp_path)
+    other = st.open_store(tmp_path, "other", lambda: a_plan(settings={"path": "tree", "batch_tokens": 64}))
+    other.path(0).write_bytes(store.path(0).read_bytes())
+    with pytest.warns(UserWarning, match="belongs to another plan"):
+        assert other.missing() == [0, 1]
+
+
+def test_a_damaged_plan_is_named_and_made_again(tmp_path):
+    store = filled(tmp_path)
+    path = store.folder / "plan.json"
+    path.write_text(path.read_text().replace('"batch_tokens": 64', '"batch_tokens": 65'))
+    assert st.list_cache(tmp_path)[0].state == "damaged"
+    with pytest.warns(UserWarning, match=r"plan.json is damaged"):
+        again = st.open_store(tmp_path, "k", a_plan)
+    assert again.missing() == []
+
+
+def test_a_shard_with_too_few_rows_is_refused(tmp_path):
+    store = st.open_store(tmp_path, "k", a_plan)
+    with pytest.raises(ValueError, match="3 examples of shard 1"):
+        store.write(1, the_rows(store, 0))
+    assert store.missing() == [0, 1]
+
+
+def test_the_cache_is_listed_and_pruned_by_last_use(tmp_path):
+    filled(tmp_path)
+    st.open_store(tmp_path, "young", a_plan)
+    old = time.time() - 40 * 86400
+    for file in (tmp_path / st.FOLDER / "k").iterdir():
+        os.utime(file, (old, old))
+    states = {entry.key: (entry.state, round(entry.days)) for entry in st.list_cache(tmp_path)}
+    assert states == {"k": ("complete", 40), "young": ("partial", 0)}
+    assert json.dumps([entry.to_dict() for entry in st.list_cache(tmp_path)])
+    assert st.prune_cache(tmp_path, days=30) == ["k"]
+    assert [entry.key for entry in st.list_cache(tmp_path)] == ["young"]
+    assert st.list_cache(tmp_path / "absent") == []
+
+
+def test_half_written_files_of_killed_processes_go_and_those_of_living_ones_stay(tmp_path):
+    store = filled(tmp_path)
+    dead, living = store.folder / ".shard-00000.safetensors.x.tmp", store.folder / ".shard-00001.safetensors.y.tmp"
+    dead.write_bytes(b"x")
+    living.write_bytes(b"y")
+    os.utime(dead, (time.time() - 2 * st.STALE_SECONDS,) * 2)
+    st.open_store(tmp_path, "k", a_plan)
+    assert not dead.exists()
+    assert living.exists()
+
+
+def test_an_unwritable_cache_is_one_sentence(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder")
+    with pytest.raises(InputError, match="cannot write to the cache"):
+        st.open_store(blocked, "k", a_plan)
+
+
+def test_shards_fill_up_to_their_size_and_hold_at_least_one_unit():
+    assert st.as_shards([[0, 1], [2], [3, 4, 5, 6]], 10, 30) == [[[0, 1], [2]], [[3, 4, 5, 6]]]
