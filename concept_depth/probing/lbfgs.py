@@ -1,96 +1,142 @@
-"""Limited-memory BFGS on many small convex problems at once; every step is one evaluation of the whole batch.
+"""Limited-memory BFGS on many small convex problems at once; every round is one evaluation of the whole batch.
 
 There is no inner line search: in each round every unfinished problem evaluates one trial point. A problem whose
 trial point is good moves there; one whose trial point is not keeps its direction and tries a shorter step in the
 next round. Finished problems leave the batch when enough of them have gathered.
+
+The direction comes from the compact form of the inverse matrix (Byrd, Nocedal and Schnabel 1994, theorem 2.2): two
+batched products with the history instead of a loop over its pairs. Pairs are stored with s'y = 1, which keeps the
+small triangular systems well scaled in float32.
 
 Knows nothing of logistic regression. Shapes: B problems, R parameters of each, M pairs of history.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-from torch import Tensor
-
-Evaluate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(x_BR, index of the problems (B,) in the original batch) -> objective (B,) float64, gradient_BR."""
+from torch import Tensor, linalg
 
 _ARMIJO = 1e-4
-_COMPACT_BELOW = 0.75  # share of unfinished problems below which the batch is compacted
+_COMPACT_BELOW = 0.85  # share of unfinished problems below which the batch is compacted
+
+
+class Objective(Protocol):
+    """A batch of convex functions that can forget its finished members."""
+
+    def evaluate(self, x_BR: Tensor) -> tuple[Tensor, Tensor]:
+        """Objective (B,) in float64 and gradient (B, R) of the remaining problems."""
+
+    def precondition(self, g_BR: Tensor) -> Tensor:
+        """H g with a fixed positive definite H near the inverse Hessian."""
+
+    def keep(self, mask: Tensor) -> None:
+        """Forget the problems outside `mask`."""
 
 
 @dataclass
 class Minimum:
-    """Where every problem of the batch ended: `x` (B, R), objective (B,), and how it came there."""
+    """Where every problem of the batch ended."""
 
-    x: Tensor
-    objective: Tensor
-    decrement: Tensor  # estimate of twice the distance of the objective from its minimum
-    n_iter: Tensor
-    converged: Tensor
+    x: Tensor  # (B, R)
+    objective: Tensor  # (B,) float64
+    decrement: Tensor  # (B,) float64, g'Hg: about twice the distance of the objective from its minimum
+    n_iter: Tensor  # (B,) int64, evaluations
+    converged: Tensor  # (B,) bool
 
 
 class _Batch:
-    """The unfinished problems: their points, gradients, directions and histories."""
+    """The unfinished problems: points, gradients, directions and histories."""
 
-    def __init__(self, x: Tensor, f: Tensor, g: Tensor, memory: int) -> None:
+    def __init__(self, x: Tensor, f: Tensor, g: Tensor, hg: Tensor, memory: int) -> None:
         B, R = x.shape
         self.index = torch.arange(B, device=x.device)
-        self.x, self.f, self.g = x, f, g
-        self.steps_BMR = x.new_zeros(B, memory, R)
-        self.changes_BMR = x.new_zeros(B, memory, R)
-        self.rho_BM = x.new_zeros(B, memory)
+        self.x, self.f, self.g, self.hg = x, f, g, hg
+        self.pairs = x.new_zeros(B, 2 * memory, R)  # steps s, then H0 y
+        self.unroll = torch.eye(memory, dtype=x.dtype, device=x.device).repeat(B, 1, 1)
+        self.yhy = x.new_zeros(B, memory, memory)
         self.gamma = x.new_ones(B)
         self.alpha = x.new_ones(B)
-        self.direction = -g
-        self.slope = -(g * g).sum(1)
+        self.n_iter = torch.ones_like(self.index)
+        self.direction = -hg
+        self.slope = -linalg.vecdot(g, hg)
 
     def keep(self, mask: Tensor) -> None:
         """Forget the problems outside `mask`."""
         for name, value in list(vars(self).items()):
             setattr(self, name, value[mask])
 
-    def remember(self, slot: int, moved: Tensor, step: Tensor, change: Tensor) -> None:
-        """Write one pair of history; problems that did not move write an empty pair."""
-        curvature = (step * change).sum(1)
-        size = (change * change).sum(1)
-        good = moved & (curvature > 1e-10 * size)
-        self.steps_BMR[:, slot] = step
-        self.changes_BMR[:, slot] = change
-        self.rho_BM[:, slot] = torch.where(good, 1.0 / curvature.clamp_min(1e-30), 0.0)
-        self.gamma = torch.where(good, curvature / size.clamp_min(1e-30), self.gamma)
+    def near(self, tol: float) -> Tensor:
+        """Whether the objective is within about `tol` of its minimum, relatively.
 
-    def point(self, newest: int) -> None:
-        """New directions by the two-loop recursion, newest pair in slot `newest`."""
-        memory = self.rho_BM.shape[1]
-        order = [(newest - k) % memory for k in range(memory)]
-        q = -self.g
-        saved = []
-        for slot in order:
-            a = self.rho_BM[:, slot] * (self.steps_BMR[:, slot] * q).sum(1)
-            q = torch.addcmul(q, a[:, None], self.changes_BMR[:, slot], value=-1)
-            saved.append(a)
-        q *= self.gamma[:, None]
-        for slot, a in zip(reversed(order), reversed(saved), strict=True):
-            b = self.rho_BM[:, slot] * (self.changes_BMR[:, slot] * q).sum(1)
-            q = torch.addcmul(q, (a - b)[:, None], self.steps_BMR[:, slot])
-        slope = (self.g * q).sum(1)
-        uphill = slope >= 0  # rounding only: the matrix is positive definite by construction
-        self.direction = torch.where(uphill[:, None], -self.g, q)
-        self.slope = torch.where(uphill, -(self.g * self.g).sum(1), slope)
+        Twice the distance is g'Hg. A short history in a badly scaled problem makes H too small (its first factor,
+        from one pair, is that of the steepest direction), so the fixed matrix must agree within a factor of 10.
+        """
+        allowed = tol * self.f
+        return (-self.slope <= allowed) & (linalg.vecdot(self.g, self.hg) <= 10 * allowed)
+
+    def step(self, slot: int, moved: Tensor, trial: Tensor, g: Tensor, hg: Tensor) -> None:
+        """Move the problems of `moved`, write a pair of history (empty for the rest), find new directions."""
+        memory = self.yhy.shape[1]
+        s, y, hy = trial - self.x, g - self.g, hg - self.hg
+        curvature = linalg.vecdot(s, y)
+        size = linalg.vecdot(y, hy)
+        good = moved & (curvature > 1e-12 * size)
+        # A pair enters with s'y = 1, so that the compact form's diagonal matrix is the identity.
+        unit = torch.where(good, curvature.clamp_min(1e-37).rsqrt(), 0.0)[:, None]
+        torch.mul(s, unit, out=self.pairs[:, slot])
+        torch.mul(hy, unit, out=self.pairs[:, memory + slot])
+        self.gamma = torch.where(good, curvature / size.clamp_min(1e-37), self.gamma)
+        before = None if bool(moved.all()) else (moved[:, None], self.direction, self.slope)
+        if before is None:
+            self.x, self.g, self.hg = trial, g, hg
+        else:
+            self.x = torch.where(before[0], trial, self.x)
+            self.g = torch.where(before[0], g, self.g)
+            self.hg = torch.where(before[0], hg, self.hg)
+        self._direct(slot, y * unit)
+        if before is not None:
+            self.direction = torch.where(before[0], self.direction, before[1])
+            self.slope = torch.where(moved, self.slope, before[2])
+
+    def _direct(self, slot: int, y: Tensor) -> None:
+        """Directions from the histories, whose newest pair is in `slot`.
+
+        `unroll` is the inverse of the unit upper triangle of s_i'y_j (i not younger than j): dropping the oldest
+        pair deletes its row and column, and a new pair adds one column, so it is never factorised.
+        """
+        memory = self.yhy.shape[1]
+        dots = torch.bmm(self.pairs, torch.stack([y, self.g], 2))
+        sy, sg = dots[:, :memory, :1], dots[:, :memory, 1:]
+        self.yhy[:, :, slot] = self.yhy[:, slot, :] = dots[:, memory:, 0]
+        self.unroll[:, slot, :] = 0.0
+        self.unroll[:, :, slot] = 0.0
+        column = torch.bmm(self.unroll, sy)
+        self.unroll[:, :, slot] = -column[:, :, 0]
+        self.unroll[:, slot, slot] = 1.0
+        gamma = self.gamma[:, None, None]
+        u = torch.bmm(self.unroll, sg)
+        v = torch.bmm(self.unroll.mT, u + gamma * (torch.bmm(self.yhy, u) - dots[:, memory:, 1:]))
+        weights = torch.cat([v, -gamma * u], 1)
+        direction = torch.baddbmm(self.hg[:, None] * gamma, weights.mT, self.pairs)[:, 0].neg_()
+        slope = linalg.vecdot(self.g, direction)
+        right = slope < 0  # false by rounding only: the matrix is positive definite by construction
+        if not bool(right.all()):
+            direction = torch.where(right[:, None], direction, -self.hg)
+            slope = torch.where(right, slope, -linalg.vecdot(self.g, self.hg))
+        self.direction, self.slope = direction, slope
 
 
 def minimise(
-    evaluate: Evaluate, x_BR: Tensor, *, tol: float, max_iter: int, memory: int = 10, noise: float = 1e-7
+    problems: Objective, x_BR: Tensor, *, tol: float, max_iter: int, memory: int = 10, noise: float = 1e-7
 ) -> Minimum:
     """Minimise every row's convex function, starting from `x_BR`.
 
     Args:
-        evaluate: objective and gradient of a sub-batch.
-        x_BR: starting points, in coordinates in which the Hessians are near the identity.
+        problems: objective, gradient and preconditioner of the batch; finished problems are removed from it.
+        x_BR: starting points.
         tol: a problem is finished when the decrement g'Hg (about twice its distance from the minimum) is at most
             `tol` times its objective.
         max_iter: most rounds.
@@ -100,43 +146,43 @@ def minimise(
     Returns:
         The points reached; `converged` is false for a problem that stalled or ran out of rounds.
     """
-    f, g = evaluate(x_BR, torch.arange(x_BR.shape[0], device=x_BR.device))
-    batch = _Batch(x_BR.clone(), f, g, memory)
-    out = Minimum(x_BR.clone(), f.clone(), (g * g).sum(1).double(), torch.zeros_like(f), torch.zeros_like(f) > 0)
-    done = -batch.slope.double() <= tol * f
-    stalled = torch.zeros_like(done)
-    for round_ in range(1, max_iter + 1):
-        finished = done | stalled
-        if finished.any() and (finished.all() or finished.double().mean() > 1 - _COMPACT_BELOW):
+    f, g = problems.evaluate(x_BR)
+    batch = _Batch(x_BR, f, g, problems.precondition(g), memory)
+    out = Minimum(
+        x_BR.clone(), f.clone(), f.clone(), torch.ones_like(batch.index), torch.zeros_like(batch.index) > 0
+    )
+    done = batch.near(tol)
+    finished = done | ~torch.isfinite(f)
+    for round_ in range(1, max_iter):
+        left = finished.numel() - int(finished.sum())
+        if left < _COMPACT_BELOW * finished.numel() or left == 0:
             _write(out, batch, done)
-            batch.keep(~finished)
-            done, stalled, finished = done[~finished], stalled[~finished], finished[~finished]
-        if batch.index.numel() == 0:
-            return out
+            if left == 0:
+                return out
+            going = ~finished
+            batch.keep(going)
+            problems.keep(going)
+            done, finished = done[going], finished[going]
         trial = torch.addcmul(batch.x, batch.alpha[:, None], batch.direction)
-        f, g = evaluate(trial, batch.index)
-        slope = (g * batch.direction).sum(1)
-        armijo = f <= batch.f + _ARMIJO * (batch.alpha * batch.slope).double()
+        f, g = problems.evaluate(trial)
+        fall = batch.alpha.double() * batch.slope
+        rise = f - batch.f
         # Near the minimum the objective's change drowns in rounding; the slope still tells (Hager and Zhang 2005).
-        flat = (f <= batch.f + noise * batch.f.abs()) & (slope <= -0.8 * batch.slope)
-        moved = (armijo | flat) & torch.isfinite(f) & ~finished
-        out.n_iter[batch.index] += (~finished).to(out.n_iter.dtype)
-        slot = round_ % memory
-        batch.remember(slot, moved, trial - batch.x, g - batch.g)
-        batch.x = torch.where(moved[:, None], trial, batch.x)
-        batch.g = torch.where(moved[:, None], g, batch.g)
-        batch.f = torch.where(moved, f, batch.f)
-        # Minimum of the parabola through both values and the first slope, kept within [0.1, 0.5] of the step.
-        fall = (batch.alpha * batch.slope).double()
-        shrink = (-fall / (2 * (f - batch.f - fall)).clamp_min(1e-300)).nan_to_num(0.1).clamp(0.1, 0.5)
-        shorter = batch.alpha * shrink.to(batch.alpha.dtype)
-        direction, slope_before = batch.direction, batch.slope
-        batch.point(slot)
-        batch.direction = torch.where(moved[:, None], batch.direction, direction)
-        batch.slope = torch.where(moved, batch.slope, slope_before)
-        batch.alpha = torch.where(moved, 1.0, shorter)
-        done = done | (-batch.slope.double() <= tol * batch.f)
-        stalled = batch.alpha < 1e-6
+        flat = (rise <= noise * f.abs()) & (linalg.vecdot(g, batch.direction) <= -0.8 * batch.slope)
+        moved = ((rise <= _ARMIJO * fall) | flat) & ~finished
+        batch.n_iter += ~finished
+        if bool(moved.all()):
+            batch.f = f
+            batch.alpha.fill_(1.0)
+        else:
+            batch.f = torch.where(moved, f, batch.f)
+            # Minimum of the parabola through both values and the first slope, kept within [0.1, 0.5] of the step.
+            shrink = (-fall / (2 * (rise - fall)).clamp_min(1e-300)).nan_to_num(0.1).clamp(0.1, 0.5)
+            shorter = torch.where(finished, batch.alpha, batch.alpha * shrink.to(batch.alpha.dtype))
+            batch.alpha = torch.where(moved, 1.0, shorter)
+        batch.step(round_ % memory, moved, trial, g, problems.precondition(g))
+        done = done | batch.near(tol)
+        finished = done | (batch.alpha < 1e-6)
     _write(out, batch, done)
     return out
 
@@ -145,4 +191,5 @@ def _write(out: Minimum, batch: _Batch, done: Tensor) -> None:
     out.x[batch.index] = batch.x
     out.objective[batch.index] = batch.f
     out.decrement[batch.index] = -batch.slope.double()
+    out.n_iter[batch.index] = batch.n_iter
     out.converged[batch.index] = done

@@ -7,10 +7,11 @@ Problem b minimises over (w, c), with s_i = 2 y_ib - 1,
 which is scikit-learn's objective; the intercept c is not penalised and a_ib is the weight of example i (0: the row
 is not part of problem b, exactly as if it were absent). No scaling happens here.
 
-How: one rotation V per matrix (the eigenvectors of its Gram matrix; of the examples' row space where there are
-more features than examples) makes the Hessians of all problems nearly diagonal. In that basis, scaled by
-1/sqrt(1 + C a s²/4), batched L-BFGS (`lbfgs.py`) needs few rounds, and a round is two matrix products for all
-problems together. float32 does the bulk; problems that need more digits are finished in float64.
+How: one rotation per matrix makes the Hessians of all problems nearly diagonal (`design.py`); in that basis
+batched L-BFGS (`lbfgs.py`) needs few rounds, and a round is two matrix products for all of them together. Problems
+that differ in C alone are solved from the smallest C upwards, each starting on the line through the last two
+solutions; where rounds are many, the few problems of one C (the folds) are preconditioned by the mean of their
+Hessians, or by each its own. float32 does the bulk; problems that need more digits are finished in float64.
 
 Shapes: N examples, D features, R rotated features (min(N, D)), B problems.
 """
@@ -25,9 +26,17 @@ import torch
 from torch import Tensor
 
 from concept_depth.errors import InputError
-from concept_depth.probing.lbfgs import Minimum, minimise
+from concept_depth.probing.design import Design, Hessians, Problems, eigenvectors
+from concept_depth.probing.lbfgs import minimise
 
-_CHUNK_ELEMENTS = 1 << 22  # logits held at once: larger batches are solved in chunks
+_CHUNK_ELEMENTS = 1 << 20  # logits held at once, so that they stay in the processor's cache
+_SINGLE_TOL = 1e-7  # what float32 can tell apart
+_EASY_ROUNDS = 10  # rounds of one wave below which all the rest is solved in the next
+_NARROW = 12  # so few problems leave the processor idle, so that Hessians of their own cost little
+_PATIENCE_WITHOUT = 20  # rounds after which narrow waves get Hessians
+_PATIENCE_SHARED = 20  # rounds after which a shared Hessian gives way to their own
+_PATIENCE_WITH = 15  # rounds after which they get new ones
+_STALE_ROUNDS = 10  # rounds of the previous wave from which Hessians are not used again
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,15 +98,9 @@ def solve_logistic(
     if X_ND.dtype not in (torch.float32, torch.float64):
         X_ND = X_ND.float()
     Y_BN, weight_BN, C_B = _checked(X_ND, Y, C, sample_weight)
-    fits = []
-    basis = _Basis.of(X_ND, rotation)
-    step = max(1, _CHUNK_ELEMENTS // max(1, X_ND.shape[0]))
-    for start in range(0, C_B.numel(), step):
-        part = slice(start, start + step)
-        fits.append(_Problems(basis, Y_BN[part], weight_BN[part], C_B[part]).solve(tol, max_iter))
-    merged = [torch.cat([fit[k] for fit in fits]) for k in range(6)]
-    coef, intercept, objective, grad_norm, n_iter, converged = merged
-    values = [coef.T.contiguous(), intercept, objective, grad_norm, n_iter, converged]
+    design = Design.of(X_ND, None if rotation is None else torch.as_tensor(rotation))
+    fits = fit_path(design, 2 * Y_BN - 1, weight_BN, C_B, tol=tol, max_iter=max_iter)
+    values = _in_features(design, 2 * Y_BN - 1, weight_BN, C_B, fits)
     if as_numpy:
         return LogisticSolution(*(value.cpu().numpy() for value in values))
     return LogisticSolution(*values)
@@ -112,9 +115,7 @@ def rotation_of(X: Any) -> Any:
     Returns:
         An orthogonal matrix of X's kind and dtype.
     """
-    X_ND = torch.as_tensor(X)
-    centred = X_ND - X_ND.mean(0)
-    V = torch.linalg.eigh(centred.T @ centred)[1]
+    V = eigenvectors(torch.as_tensor(X))
     return V if isinstance(X, Tensor) else V.numpy()
 
 
@@ -144,112 +145,177 @@ def _checked(X: Tensor, Y: Any, C: Any, sample_weight: Any) -> tuple[Tensor, Ten
     return Y_BN, weight_BN, C_B
 
 
-@dataclass(frozen=True, eq=False)
-class _Basis:
-    """X in rotated coordinates: X - mean = Z V', with s² the squared singular values."""
+@dataclass
+class Fits:
+    """Solutions in a design's rotated coordinates: parameters (B, P), evaluations and convergence (B,)."""
 
-    X_ND: Tensor
-    offset: Tensor
-    V_DR: Tensor
-    Z_NR: Tensor
-    squares: Tensor
-
-    @staticmethod
-    def of(X_ND: Tensor, rotation: Any) -> _Basis:
-        N, D = X_ND.shape
-        offset = X_ND.mean(0)
-        centred = X_ND - offset
-        if rotation is not None:
-            V = torch.as_tensor(rotation, dtype=X_ND.dtype, device=X_ND.device)
-        elif N < D:
-            Q, _ = torch.linalg.qr(centred.T)
-            small = centred @ Q
-            V = Q @ torch.linalg.eigh(small.T @ small)[1]
-        else:
-            V = torch.linalg.eigh(centred.T @ centred)[1]
-        Z = centred @ V
-        return _Basis(X_ND, offset, V, Z, (Z * Z).sum(0))
-
-    def double(self) -> _Basis:
-        """The same rotation, with the coordinates computed in float64."""
-        X, V = self.X_ND.double(), self.V_DR.double()
-        mean = X.mean(0)
-        Z = (X - mean) @ V
-        return _Basis(X, mean, V, Z, (Z * Z).sum(0))
+    theta: Tensor
+    n_iter: Tensor
+    converged: Tensor
 
 
-class _Problems:
-    """A chunk of problems in one basis."""
+def fit_path(
+    design: Design, sign_BN: Tensor, weight_BN: Tensor, C_B: Tensor, *, tol: float, max_iter: int
+) -> Fits:
+    """Solve problems on one design, those with the same labels and weights from the smallest C upwards.
 
-    def __init__(self, basis: _Basis, Y_BN: Tensor, weight_BN: Tensor, C_B: Tensor) -> None:
-        self.basis, self.C_B = basis, C_B
-        self.sign_BN = 2 * Y_BN - 1
-        self.weight_BN = weight_BN
-        self.total_B = weight_BN.sum(1, dtype=torch.float64)
+    Args:
+        design: the prepared matrix.
+        sign_BN: labels, -1 or +1.
+        weight_BN: weights of the examples.
+        C_B: float64.
+        tol: relative distance of the objectives from their minima.
+        max_iter: most evaluations per problem and precision.
 
-    def solve(self, tol: float, max_iter: int) -> tuple[Tensor, ...]:
-        basis = self.basis
-        start = torch.zeros(
-            self.C_B.numel(), basis.Z_NR.shape[1] + 1, dtype=basis.Z_NR.dtype, device=self.C_B.device
-        )
-        wanted = tol
-        single = basis.Z_NR.dtype == torch.float32
-        scale = self._scale(0.25)
-        result = self._minimise(basis, start, scale, max(wanted, 1e-7) if single else wanted, max_iter)
-        theta = (result.x * scale).double()
-        n_iter, converged = result.n_iter.long(), result.converged.clone()
-        if single and (wanted < 1e-7 or not bool(converged.all())):
-            todo = (~converged if wanted >= 1e-7 else torch.ones_like(converged)).nonzero()[:, 0]
-            rest = _Problems(basis.double(), (self.sign_BN[todo].double() + 1) / 2, self.weight_BN[todo].double(),
-                             self.C_B[todo])  # fmt: skip
-            scale64 = rest._scale(0.25)
-            more = rest._minimise(rest.basis, theta[todo] / scale64, scale64, wanted, max_iter)
-            theta[todo] = more.x * scale64
-            n_iter[todo] += more.n_iter.long()
-            converged[todo] = more.converged
-        return self._finish(theta, n_iter, converged)
-
-    def _scale(self, curvature: float) -> Tensor:
-        """(B, R + 1): 1 / sqrt of the Hessian's diagonal, where the loss curves by `curvature` per example."""
-        share_B = self.C_B * self.total_B / self.basis.Z_NR.shape[0]
-        w = 1 / torch.sqrt(1 + curvature * share_B[:, None] * self.basis.squares.double())
-        c = 1 / torch.sqrt((curvature * self.C_B * self.total_B).clamp_min(1e-300))
-        return torch.cat([w, c[:, None]], 1).to(self.basis.Z_NR.dtype)
-
-    def _minimise(self, basis: _Basis, start: Tensor, scale: Tensor, tol: float, max_iter: int) -> Minimum:
-        Z_NR, Z_RN = basis.Z_NR, basis.Z_NR.T
-
-        def evaluate(x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-            scaled = x * scale[index]
-            w, c = scaled[:, :-1], scaled[:, -1:]
-            C = self.C_B[index]
-            margin = torch.addmm(c, w, Z_RN).mul_(self.sign_BN[index])
-            weight = self.weight_BN[index]
-            loss = torch.nn.functional.softplus(-margin).mul_(weight).sum(1, dtype=torch.float64)
-            pull = torch.sigmoid(-margin).mul_(weight).mul_(self.sign_BN[index]).mul_(-C[:, None].to(x.dtype))
-            objective = 0.5 * w.double().square().sum(1) + C * loss
-            g = torch.cat([torch.addmm(w, pull, Z_NR), pull.sum(1, keepdim=True)], 1).mul_(scale[index])
-            return objective, g
-
-        noise = 1e-6 if _is_single(start) else 1e-14
-        return minimise(evaluate, start, tol=tol, max_iter=max_iter, noise=noise)
-
-    def _finish(self, theta: Tensor, n_iter: Tensor, converged: Tensor) -> tuple[Tensor, ...]:
-        """Back to the features' coordinates; objective and gradient in float64 on X itself."""
-        basis = self.basis
-        X = basis.X_ND.double()
-        coef = theta[:, :-1] @ basis.V_DR.double().T
-        intercept = theta[:, -1] - coef @ X.mean(0)
-        sign, weight = self.sign_BN.double(), self.weight_BN.double()
-        margin = sign * (coef @ X.T + intercept[:, None])
-        objective = 0.5 * coef.square().sum(1) + self.C_B * (weight * torch.nn.functional.softplus(-margin)).sum(1)
-        pull = -self.C_B[:, None] * weight * sign * torch.sigmoid(-margin)
-        grad = torch.cat([coef + pull @ X, pull.sum(1, keepdim=True)], 1)
-        grad_norm = grad.abs().amax(1) / (self.C_B * self.total_B).clamp_min(1e-300)
-        dtype = basis.X_ND.dtype
-        return coef.to(dtype), intercept.to(dtype), objective, grad_norm, n_iter, converged
+    Returns:
+        Solutions in rotated coordinates; float64 where float32 did not suffice.
+    """
+    single = design.Z.dtype == torch.float32
+    path = _Path(design, sign_BN, weight_BN, C_B, max(tol, _SINGLE_TOL) if single else tol, max_iter)
+    path.walk()
+    return _polish(design, sign_BN, weight_BN, C_B, path.fits, tol, max_iter) if single else path.fits
 
 
-def _is_single(x: Tensor) -> bool:
-    """Whether `x` is float32."""
-    return x.dtype == torch.float32
+class _Path:
+    """The walk along C: which problems are solved together, where each starts, and which Hessians it borrows."""
+
+    def __init__(self, design: Design, sign: Tensor, weight: Tensor, C: Tensor, tol: float, max_iter: int) -> None:
+        self.design, self.sign, self.weight, self.C = design, sign, weight, C
+        self.tol, self.max_iter = tol, max_iter
+        B = C.numel()
+        zero = torch.zeros(B, dtype=torch.long, device=C.device)
+        self.fits = Fits(design.Z.new_zeros(B, design.Z.shape[1]), zero, zero > 0)
+        self.hessians: Hessians | None = None
+        self.sharing = len(C) > 1
+        self.owners: list[int] = []  # whose Hessians they are: the first problem of each series
+
+    def walk(self) -> None:
+        """Solve everything: easy values of C many at once; where rounds are many, one by one with Hessians."""
+        series = _series(self.sign * self.weight, self.C)
+        length = max(len(one) for one in series)
+        narrow = len(series) <= _NARROW
+        first, step = 0, -(-length // 2)
+        while first < length:
+            members = [one for one in series if len(one) > first]
+            wave = torch.tensor([b for one in members for b in one[first : first + step]], device=self.C.device)
+            start = torch.cat([self._start(one, first, min(first + step, len(one))) for one in members])
+            rounds = self._minimise(wave, start, None, _PATIENCE_WITHOUT if narrow else self.max_iter)
+            if narrow and not bool(self.fits.converged[wave].all()):
+                break
+            first += step
+            step = length if rounds < _EASY_ROUNDS else 1
+        rounds = 0
+        for rank in range(first, length):
+            left = [one for one in series if len(one) > rank and not bool(self.fits.converged[one[rank]])]
+            if left:
+                wave = torch.tensor([one[rank] for one in left], device=self.C.device)
+                start = torch.cat([self._start(one, rank, rank + 1) for one in left])
+                rounds = self.solve_narrow(wave, start, [one[0] for one in left], rounds > _STALE_ROUNDS)
+
+    def _start(self, one: list[int], first: int, last: int) -> Tensor:
+        """Where the members first…last of a series start: on the line in log C through the last two solutions.
+
+        On separable data the parameters grow with log C, and elsewhere they settle, so the line is a good guess.
+        """
+        theta = self.fits.theta
+        if first < 2:
+            return theta[one[max(0, first - 1)]].expand(last - first, -1)
+        older, newer = theta[one[first - 2]], theta[one[first - 1]]
+        log_C = self.C[one].log()
+        gap = (log_C[first - 1] - log_C[first - 2]).clamp_min(1e-12)
+        ahead = ((log_C[first:last] - log_C[first - 1]) / gap).clamp_max(2.0).to(theta)
+        return newer + ahead[:, None] * (newer - older)
+
+    def solve_narrow(self, wave: Tensor, start: Tensor, owners: list[int], renew: bool) -> int:
+        """Few problems: with the mean of their Hessians while that serves, else each with its own.
+
+        Hessians are kept for the next value of C, whose problems want nearly the same up to a factor.
+        """
+        fits = self.fits
+        before = fits.n_iter[wave].max()
+        fits.theta[wave], fits.converged[wave] = start, False
+        if self.hessians is not None and not renew and (self.sharing or self.owners == owners):
+            self._minimise(wave, start, self.hessians, min(self.max_iter, _PATIENCE_WITH))
+        while True:
+            used = int(fits.n_iter[wave].max() - before)
+            left = wave[~fits.converged[wave]]
+            if left.numel() == 0 or used >= self.max_iter:
+                return used
+            start = fits.theta[left]
+            hessians = self._problems(left, start).hessians(start, shared=self.sharing)
+            if left.numel() == wave.numel():
+                self.hessians, self.owners = hessians, owners
+            patience = _PATIENCE_SHARED if self.sharing else _PATIENCE_WITH
+            rounds = self._minimise(left, start, hessians, min(self.max_iter - used, patience))
+            if rounds <= 1:  # not one step could be made: rounding, which float64 may settle
+                return used + rounds
+            if self.sharing and rounds >= patience:
+                self.sharing, self.hessians = False, None
+
+    def _problems(self, which: Tensor, start: Tensor) -> Problems:
+        return Problems(self.design, self.sign[which], self.weight[which], self.C[which], start)
+
+    def _minimise(self, which: Tensor, start: Tensor, hessians: Hessians | None, max_iter: int) -> int:
+        """Solve the problems `which` from `start`, in chunks; returns the most rounds that one of them took."""
+        size = max(_NARROW, _CHUNK_ELEMENTS // max(1, self.design.Z.shape[0]))
+        most = 0
+        for k in range(0, which.numel(), size):
+            chunk = which[k : k + size]
+            problems = self._problems(chunk, start[k : k + size])
+            problems.hessian = hessians
+            scale = problems.scale
+            noise = 1e-6 if scale.dtype == torch.float32 else 1e-14
+            found = minimise(problems, start[k : k + size] / scale, tol=self.tol, max_iter=max_iter, noise=noise)
+            self.fits.theta[chunk] = found.x * scale
+            self.fits.n_iter[chunk] += found.n_iter
+            self.fits.converged[chunk] = found.converged
+            most = max(most, int(found.n_iter.max()))
+        return most
+
+    def finish(self, todo: Tensor) -> None:
+        """Go on from the present parameters until the problems of the mask `todo` are solved, if they can be."""
+        self.fits.converged[todo] = False
+        for value in torch.unique(self.C[todo]).tolist():
+            wave = (todo & (value == self.C)).nonzero()[:, 0]
+            start = self.fits.theta[wave]
+            if wave.numel() <= _NARROW:
+                self.solve_narrow(wave, start, [], renew=True)
+            else:
+                self._minimise(wave, start, None, self.max_iter)
+
+
+def _series(values_BN: Tensor, C_B: Tensor) -> list[list[int]]:
+    """Problems with equal rows of `values`, each series by ascending C; rows are told apart by a projection."""
+    generator = torch.Generator().manual_seed(0)
+    mix = torch.randn(values_BN.shape[1], dtype=torch.float64, generator=generator).to(values_BN.device)
+    keys = (values_BN.double() @ mix).tolist()
+    series: dict[float, list[int]] = {}
+    for problem in torch.argsort(C_B, stable=True).tolist():
+        series.setdefault(keys[problem], []).append(problem)
+    return list(series.values())
+
+
+def _polish(
+    design: Design, sign: Tensor, weight: Tensor, C: Tensor, fits: Fits, tol: float, max_iter: int
+) -> Fits:
+    """Finish in float64 what float32 could not."""
+    todo = torch.ones_like(fits.converged) if tol < _SINGLE_TOL else ~fits.converged
+    if not bool(todo.any()):
+        return fits
+    path = _Path(design.double(), sign.double(), weight.double(), C, tol, max_iter)
+    path.fits = Fits(fits.theta.double(), fits.n_iter, fits.converged)
+    path.finish(todo)
+    return path.fits
+
+
+def _in_features(design: Design, sign: Tensor, weight: Tensor, C: Tensor, fits: Fits) -> list[Tensor]:
+    """The fields of `LogisticSolution`; objective and gradient in float64 on X itself."""
+    coef, intercept = design.to_features(fits.theta)
+    X, sign, weight = design.X.double(), sign.double(), weight.double()
+    margin = sign * (coef @ X.T + intercept[:, None])
+    objective = 0.5 * coef.square().sum(1) + C * (weight * torch.nn.functional.softplus(-margin)).sum(1)
+    pull = -C[:, None] * weight * sign * torch.sigmoid(-margin)
+    grad = torch.cat([coef + pull @ X, pull.sum(1, keepdim=True)], 1)
+    grad_norm = grad.abs().amax(1) / (C * weight.sum(1)).clamp_min(1e-300)
+    dtype = design.X.dtype
+    return [coef.T.contiguous().to(dtype), intercept.to(dtype), objective, grad_norm, fits.n_iter, fits.converged]

@@ -1,0 +1,158 @@
+"""A matrix prepared for many fits: rotated so that the Hessians of logistic problems on it are nearly diagonal.
+
+`Problems` are the logistic losses of B label vectors on one `Design`, in the form that `lbfgs.minimise` takes.
+
+Shapes: N examples, D features, P parameters in rotated coordinates (min(N, D), then the intercept), B problems.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, linalg
+from torch.nn.functional import softplus
+
+
+def eigenvectors(X_ND: Tensor) -> Tensor:
+    """Orthonormal basis of the centred rows' space, (D, min(N, D)): the principal directions."""
+    centred = X_ND - X_ND.mean(0)
+    if X_ND.shape[0] >= X_ND.shape[1]:
+        vectors: Tensor = torch.linalg.eigh(centred.T @ centred)[1]
+        return vectors
+    # Through QR, not through the Gram matrix of the examples: dividing by small singular values loses digits.
+    Q = torch.linalg.qr(centred.T)[0]
+    small = centred @ Q
+    return Q @ torch.linalg.eigh(small.T @ small)[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """X in rotated coordinates: X - offset = Z V', Z with a last column of ones for the intercept."""
+
+    X: Tensor  # (N, D)
+    offset: Tensor  # (D,)
+    V: Tensor  # (D, P - 1), orthonormal columns
+    Z: Tensor  # (N, P)
+    squares: Tensor  # (P,) float64, sums of squares of Z's columns
+
+    @staticmethod
+    def of(X_ND: Tensor, rotation: Tensor | None = None) -> Design:
+        """Prepare X; `rotation` (D, D) saves the decomposition, and any orthogonal matrix is exact."""
+        V = eigenvectors(X_ND) if rotation is None else rotation.to(X_ND)
+        return Design._rotated(X_ND, V)
+
+    @staticmethod
+    def _rotated(X_ND: Tensor, V: Tensor) -> Design:
+        offset = X_ND.mean(0)
+        ones = torch.ones_like(X_ND[:, :1])
+        Z = torch.cat([(X_ND - offset) @ V, ones], 1)
+        return Design(X_ND, offset, V, Z, Z.square().sum(0).double())
+
+    def double(self) -> Design:
+        """The same basis with coordinates computed in float64."""
+        return Design._rotated(self.X.double(), self.V.double())
+
+    def to_features(self, theta_BP: Tensor) -> tuple[Tensor, Tensor]:
+        """Coefficients (B, D) and intercepts (B,) in float64."""
+        coef = theta_BP[:, :-1].double() @ self.V.double().T
+        return coef, theta_BP[:, -1].double() - coef @ self.offset.double()
+
+    def from_features(self, coef_BD: Tensor, intercept_B: Tensor) -> Tensor:
+        """Parameters (B, P) of given coefficients; the part outside the rows' space is dropped."""
+        coef, V = coef_BD.to(self.Z), self.V
+        return torch.cat([coef @ V, (intercept_B.to(self.Z) + coef @ self.offset)[:, None]], 1)
+
+
+class Problems:
+    """Logistic problems on one design, in coordinates scaled so that their Hessians are near the identity."""
+
+    def __init__(self, design: Design, sign_BN: Tensor, weight_BN: Tensor, C_B: Tensor, theta_BP: Tensor) -> None:
+        """`sign_BN` is -1 or +1; `weight_BN` is without C; C is float64; `theta_BP` are parameters near by."""
+        self.Z, self.Z_T = design.Z, design.Z.T
+        self.minus_sign = -sign_BN
+        self.cost = weight_BN * C_B[:, None].to(weight_BN)
+        self.signed_cost = self.minus_sign * self.cost
+        total = self._curvature(theta_BP).sum(1, dtype=torch.float64)
+        curvature = total[:, None] / max(1, design.Z.shape[0]) * design.squares
+        penalty = torch.ones_like(design.squares)
+        penalty[-1] = 0.0
+        self.scale = (penalty + curvature).clamp_min(1e-300).rsqrt().clamp_max(1e30).to(self.Z)
+        self.penalty = penalty.to(self.Z)
+        self.hessian: Hessians | None = None
+
+    def _curvature(self, theta_BP: Tensor) -> Tensor:
+        """(B, N): the second derivatives of the examples' losses at `theta`; at most a quarter of their costs."""
+        p = torch.sigmoid(torch.mm(theta_BP, self.Z_T))
+        return p.mul_(1 - p).mul_(self.cost)
+
+    def evaluate(self, x_BP: Tensor) -> tuple[Tensor, Tensor]:
+        """Objective in float64 and gradient, at scaled parameters."""
+        theta = x_BP * self.scale
+        margin = torch.mm(theta, self.Z_T).mul_(self.minus_sign)  # negated: what the loss rises with
+        loss = linalg.vecdot(softplus(margin), self.cost)
+        penalised = theta * self.penalty
+        objective = loss.double() + 0.5 * linalg.vecdot(penalised, theta)
+        pull = margin.sigmoid_().mul_(self.signed_cost)
+        return objective, torch.addmm(penalised, pull, self.Z).mul_(self.scale)
+
+    def precondition(self, g_BP: Tensor) -> Tensor:
+        """The inverse of the problems' Hessians times g, where `hessian` is set; else g itself."""
+        if self.hessian is None:
+            return g_BP
+        ratio = self.hessian.scale / self.scale
+        scaled = g_BP * ratio
+        factor = self.hessian.factor
+        if factor.shape[0] == 1:
+            return torch.cholesky_solve(scaled.T, factor[0]).T * ratio
+        return torch.cholesky_solve(scaled[:, :, None], factor)[:, :, 0] * ratio
+
+    def keep(self, mask: Tensor) -> None:
+        """Forget the problems outside `mask`."""
+        self.minus_sign, self.signed_cost = self.minus_sign[mask], self.signed_cost[mask]
+        self.cost, self.scale = self.cost[mask], self.scale[mask]
+        if self.hessian is not None:
+            self.hessian = self.hessian[mask]
+
+    def hessians(self, theta_BP: Tensor, *, shared: bool) -> Hessians:
+        """The Hessian of each problem at `theta`, or their mean, factorised.
+
+        Rows that bear next to no weight are left out: it is a preconditioner, not the solution.
+        """
+        weight = self._curvature(theta_BP)
+        scale = self.scale
+        if shared:
+            weight, scale = weight.mean(0, keepdim=True), scale.mean(0, keepdim=True)
+        B, P = scale.shape
+        factor = scale.new_empty(B, P, P)
+        for b in range(B):
+            rows = weight[b] > 1e-3 * weight[b].max()
+            root = self.Z[rows] * weight[b, rows].sqrt()[:, None] * scale[b]
+            _lower_gram(root, factor[b])
+        diagonal = factor.diagonal(dim1=1, dim2=2)
+        # The jitter is float32's rounding of a matrix whose entries are about 1 in these coordinates.
+        diagonal += self.penalty * scale.square() + 1e-6
+        factor, failed = torch.linalg.cholesky_ex(factor)
+        bad = failed != 0
+        factor[bad] = torch.eye(P, dtype=factor.dtype, device=factor.device)
+        return Hessians(factor, scale)
+
+
+@dataclass(frozen=True, eq=False)
+class Hessians:
+    """Cholesky factors (B, P, P) of Hessians in coordinates scaled by `scale` (B, P); one for all: B = 1."""
+
+    factor: Tensor
+    scale: Tensor
+
+    def __getitem__(self, mask: Tensor) -> Hessians:
+        return self if self.factor.shape[0] == 1 else Hessians(self.factor[mask], self.scale[mask])
+
+
+def _lower_gram(A: Tensor, out: Tensor, blocks: int = 3) -> None:
+    """The lower triangle of A'A into `out`, by blocks of columns: a third less work than the whole product."""
+    P = A.shape[1]
+    edges = [P * k // blocks for k in range(blocks + 1)]
+    for left, right in itertools.pairwise(edges):
+        torch.mm(A[:, left:right].T, A[:, :right], out=out[left:right, :right])
