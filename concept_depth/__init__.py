@@ -15,13 +15,17 @@ _HOME = {
     "InputError": "errors",
     "Concept": "concepts.concept",
     "load_concept": "concepts.readers",
+    "audit": "concepts.audit",
     "list_concepts": "concepts.registry",
     "perturb": "concepts.noise",
     "Activations": "activations",
     "Subject": "subjects.subject",
     "from_pretrained": "subjects.huggingface",
     "from_model": "subjects.huggingface",
+    "quantize": "subjects.quantize",
+    "anchor": "subjects.anchoring",
     "collect": "extraction.collect",
+    "collect_references": "extraction.references",
 }
 
 __all__ = sorted([*_HOME, "__version__"])
