@@ -177,25 +177,14 @@ def concept_from(
         InputError: an option is unknown, or the table is not this data set.
     """
     chosen = _options(known, options)
-    labels = [str(value).strip().casefold() for value in table.column(known.label, option="label")]
-    lists = []
-    for values in known.lists:
-        rows = [row for row, label in enumerate(labels) if label.removesuffix(".0") in values]
-        lists.append(rows if chosen["rows"] == "all" else rows[: known.keep])
-        if not rows:
-            raise InputError(
-                f"{table.where} has no row of the class {known.classes[len(lists) - 1]!r} in column "
-                f"{known.label!r}; give the original file {known.files[0]}"
-            )
-    picked = table.select([*lists[0], *lists[1]])
+    first, second = _lists(known, table, whole=chosen["rows"] == "all")
+    picked = table.select([*first, *second])
     questions = texts_of(picked, known.text)
-    classes = np.repeat([0, 1], [len(rows) for rows in lists]).astype(np.int64)
-    given = [name for name in known.group if name in picked.columns]
-    found = (
-        groups_of(picked, given, questions, classes)
-        if known.group and len(given) == len(known.group)
-        else grouping.derive_groups(questions, classes)
-    )
+    classes = np.repeat([0, 1], [len(first), len(second)]).astype(np.int64)
+    if known.group and all(name in picked.columns for name in known.group):
+        found = groups_of(picked, known.group, questions, classes)
+    else:
+        found = grouping.derive_groups(questions, classes)
     texts = questions
     if chosen.get("rationale") == "yes":
         texts = [
@@ -221,6 +210,23 @@ def concept_from(
         },
     )
     return concept if limit is None else limited(concept, limit)
+
+
+def _lists(known: PaperDataset, table: Table, *, whole: bool) -> tuple[list[int], list[int]]:
+    """The rows of the first and of the second list, in file order."""
+    labels = [
+        str(value).strip().casefold().removesuffix(".0") for value in table.column(known.label, option="label")
+    ]
+    lists = []
+    for name, values in zip(known.classes, known.lists, strict=True):
+        rows = [row for row, label in enumerate(labels) if label in values]
+        if not rows:
+            raise InputError(
+                f"{table.where} has no row of the class {name!r} in column {known.label!r}; "
+                f"give the original file {known.files[0]}"
+            )
+        lists.append(rows if whole else rows[: known.keep])
+    return lists[0], lists[1]
 
 
 def _options(known: PaperDataset, options: Mapping[str, str]) -> dict[str, str]:
