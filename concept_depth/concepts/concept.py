@@ -28,8 +28,8 @@ class Concept:
         inputs: N texts, or an array with examples on its first axis (for networks that read no text).
         labels: N class indices 0 … K−1 into `classes`.
         classes: names of the K ≥ 2 classes; with two, class 1 is the positive one.
-        groups: N group numbers, or None where nothing is known of them (`concepts.groups` can derive them);
-            examples of one group never stand on both sides of a split.
+        groups: N group numbers or names, or None where nothing is known of them (`concepts.groups` can derive
+            them); examples of one group never stand on both sides of a split.
         spans: per example (start, end) in characters of the input text, for `position="span"`; or None.
         category: kind of concept (fact, sentiment, reasoning, …), free text.
         template: text with `{text}` exactly once, put around every input; None for the input alone.
@@ -57,13 +57,22 @@ class Concept:
     def __post_init__(self) -> None:
         if not isinstance(self.inputs, np.ndarray):
             object.__setattr__(self, "inputs", tuple(self.inputs))
-        object.__setattr__(self, "labels", np.asarray(self.labels, dtype=np.int64))
+        object.__setattr__(self, "labels", self._indices(self.labels))
         object.__setattr__(self, "classes", tuple(str(name) for name in self.classes))
         if self.groups is not None:
-            object.__setattr__(self, "groups", np.asarray(self.groups, dtype=np.int64))
+            object.__setattr__(self, "groups", _numbered(self.groups))
         if self.spans is not None:
             object.__setattr__(self, "spans", tuple((int(start), int(end)) for start, end in self.spans))
         self._check()
+
+    def _indices(self, labels: npt.ArrayLike) -> IntArray:
+        array = np.asarray(labels)
+        if array.ndim != 1 or array.dtype.kind not in "iub":
+            raise InputError(
+                f"concept {self.name!r} has labels of kind {array.dtype} and shape {array.shape}; "
+                "give one class index (0, 1, …) for each input"
+            )
+        return array.astype(np.int64)
 
     def _check(self) -> None:
         n = len(self.inputs)
@@ -158,14 +167,15 @@ class Concept:
         """
         rng = np.random.default_rng(random_state)
         target = min(self.class_counts.values())
-        groups = np.arange(len(self)) if self.groups is None else self.groups
+        groups = np.arange(len(self)) if self.groups is None else np.unique(self.groups, return_inverse=True)[1]
         per_group = np.zeros((int(groups.max()) + 1, len(self.classes)), dtype=np.int64)
         np.add.at(per_group, (groups, self.labels), 1)
         complete: npt.NDArray[np.bool_] = np.all(per_group > 0, axis=1)
         kept: list[int] = []
         for label in range(len(self.classes)):
             members = rng.permutation(np.flatnonzero(self.labels == label))
-            order = np.argsort(~complete[groups[members]], kind="stable")
+            # One of each group before a second of any, groups with every class first.
+            order = np.lexsort((_turns(groups[members]), ~complete[groups[members]]))
             kept.extend(members[order][:target].tolist())
         return self.select(sorted(kept))
 
@@ -228,3 +238,19 @@ class Concept:
             "fingerprint": self.fingerprint,
             "details": dict(self.details),
         }
+
+
+def _turns(groups: IntArray) -> IntArray:
+    """How many of its group stand before each example."""
+    seen: dict[int, int] = {}
+    turns = []
+    for group in groups.tolist():
+        turns.append(seen.get(group, 0))
+        seen[group] = turns[-1] + 1
+    return np.asarray(turns, dtype=np.int64)
+
+
+def _numbered(groups: npt.ArrayLike) -> IntArray:
+    """Group numbers as they are; names are numbered in their order."""
+    array = np.asarray(groups)
+    return array.astype(np.int64) if array.dtype.kind in "iub" else np.unique(array, return_inverse=True)[1]

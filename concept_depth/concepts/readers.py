@@ -76,14 +76,14 @@ def load_concept(
         raise InputError(f"split={split!r} applies to hub: data sets; {name!r} has no splits: leave split out")
     if name.startswith("paper:"):
         return _from_paper(name, folder, given, limit)
+    if isinstance(name_or_path, str):
+        stem, bundled = name.partition(":")[0], bundled_folder()
+        if bundled is not None and (bundled / stem / "concept.json").is_file():
+            return _from_bundle(bundled / stem, parse_options(name)[1], columns, given, limit)
+        if stem in registry.entries():
+            return _from_registry(name, folder, columns, given, limit)
     if isinstance(name_or_path, Path) or looks_like_path(name):
         return _from_file(Path(name).expanduser(), columns, given, limit)
-    stem, options = parse_options(name)
-    bundled = bundled_folder()
-    if bundled is not None and (bundled / stem / "concept.json").is_file():
-        return _from_bundle(bundled / stem, options, columns, given, limit)
-    if stem in registry.entries():
-        return _from_registry(stem, options, folder, columns, given, limit)
     raise InputError(_unknown(name))
 
 
@@ -233,15 +233,15 @@ def _from_paper(name: str, folder: Path | None, template: str | None, limit: int
 
 def _from_registry(
     name: str,
-    options: Mapping[str, str],
     folder: Path | None,
     columns: Columns,
     template: str | None,
     limit: int | None,
 ) -> Concept:
-    entry = registry.entries()[name]
+    stem, options = parse_options(name)
     if options:
-        raise InputError(f"{name!r} takes no options; write {name} alone")
+        raise InputError(f"{stem!r} takes no options; write {stem} alone")
+    entry = registry.entries()[stem]
     searched = folder or registry.default_data_dir()
     path = None if searched is None else registry.find_file(entry, searched)
     if path is not None:
