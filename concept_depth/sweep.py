@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,7 @@ class Job:
     @property
     def label(self) -> str:
         """How progress and tables name this job."""
-        return " · ".join(part for part in (self.model, self.concept, self.variant) if part)
+        return " · ".join(part for part in (_slug(self.model), _slug(self.concept), self.variant) if part)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +163,7 @@ def run_sweep(
     jobs = plan.jobs()
     concepts = [check_job(job.model, job.concept, job.settings) for job in jobs]
     out = Path(out)
+    files.check_writable(out)
     if dry_run:
         return [
             Outcome(job, out / job.folder, skipped=resume and _is_done(job, concept, out))
@@ -231,21 +232,14 @@ def _is_done(job: Job, concept: Concept, out: Path) -> bool:
 
 
 def _slug(text: str) -> str:
-    """A name for a folder: letters, digits, dot, dash and underscore; long paths keep their end."""
-    name = text.rstrip("/").removesuffix(".gguf")
-    if "/" in name and Path(name).exists():
-        name = Path(name).name
+    """A name for a folder: letters, digits, dot, dash and underscore; a path keeps its last part."""
+    path = Path(text)
+    name = text
+    if path.is_file():
+        name = path.stem
+    elif "/" in text and path.is_dir():
+        name = path.absolute().name
     return re.sub(r"[^\w.=-]+", "_", name).strip("._") or "unnamed"
-
-
-def describe_plan(plan: Plan) -> dict[str, Any]:
-    """The plan as JSON-serialisable data, for `--dry-run --json`."""
-    return {
-        "jobs": [
-            {"model": job.model, "concept": job.concept, "variant": job.variant, "settings": asdict(job.settings)}
-            for job in plan.jobs()
-        ]
-    }
 
 
 SETTING_NAMES = tuple(item.name for item in fields(Settings))
