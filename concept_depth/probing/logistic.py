@@ -28,6 +28,7 @@ from torch import Tensor
 from concept_depth.errors import InputError
 from concept_depth.probing.design import Design, Hessians, Problems, eigenvectors
 from concept_depth.probing.lbfgs import minimise
+from concept_depth.probing.multinomial import fit_multinomial
 
 _CHUNK_ELEMENTS = 1 << 20  # logits held at once, so that they stay in the processor's cache
 _SINGLE_TOL = 1e-7  # what float32 can tell apart
@@ -36,6 +37,7 @@ _NARROW = 12  # so few problems leave the processor idle, so that Hessians of th
 _PATIENCE_WITHOUT = 20  # rounds after which narrow waves get Hessians
 _PATIENCE_SHARED = 20  # rounds after which a shared Hessian gives way to their own
 _PATIENCE_WITH = 15  # rounds after which they get new ones
+_HESSIAN_ELEMENTS = 1 << 27  # what Hessians of their own may hold
 _STALE_ROUNDS = 10  # rounds of the previous wave from which Hessians are not used again
 
 
@@ -70,6 +72,7 @@ def solve_logistic(
     max_iter: int = 1000,
     rotation: Any = None,
     device: Any = None,
+    n_classes: int = 2,
 ) -> LogisticSolution:
     """Solve B logistic regressions that share the rows of X.
 
@@ -86,6 +89,8 @@ def solve_logistic(
         max_iter: most evaluations per problem.
         rotation: (D, D) orthogonal matrix whose columns nearly diagonalise X'X; None computes it.
         device: where to compute; None is X's own device (CPU for arrays).
+        n_classes: K; above 2, Y holds class indices 0 … K − 1 and the objective is the multinomial one
+            (`multinomial.py`): coef is (D, B, K) and intercept (B, K).
 
     Returns:
         The solutions, in the order of the columns of Y.
@@ -97,10 +102,16 @@ def solve_logistic(
     X_ND = torch.as_tensor(X, device=device)
     if X_ND.dtype not in (torch.float32, torch.float64):
         X_ND = X_ND.float()
-    Y_BN, weight_BN, C_B = _checked(X_ND, Y, C, sample_weight)
+    Y_BN, weight_BN, C_B = _checked(X_ND, Y, C, sample_weight, n_classes)
     design = Design.of(X_ND, None if rotation is None else torch.as_tensor(rotation))
-    fits = fit_path(design, 2 * Y_BN - 1, weight_BN, C_B, tol=tol, max_iter=max_iter)
-    values = _in_features(design, 2 * Y_BN - 1, weight_BN, C_B, fits)
+    if n_classes > 2:
+        many = fit_multinomial(
+            design, Y_BN.long(), weight_BN, C_B, n_classes=n_classes, tol=tol, max_iter=max_iter
+        )
+        values = _many_in_features(design, Y_BN.long(), weight_BN, C_B, *many)
+    else:
+        fits = fit_path(design, 2 * Y_BN - 1, weight_BN, C_B, tol=tol, max_iter=max_iter)
+        values = _in_features(design, 2 * Y_BN - 1, weight_BN, C_B, fits)
     if as_numpy:
         return LogisticSolution(*(value.cpu().numpy() for value in values))
     return LogisticSolution(*values)
@@ -119,7 +130,7 @@ def rotation_of(X: Any) -> Any:
     return V if isinstance(X, Tensor) else V.numpy()
 
 
-def _checked(X: Tensor, Y: Any, C: Any, sample_weight: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _checked(X: Tensor, Y: Any, C: Any, sample_weight: Any, n_classes: int) -> tuple[Tensor, Tensor, Tensor]:
     """Labels (B, N), weights (B, N) in X's dtype, and C (B,) float64."""
     if X.ndim != 2 or not torch.isfinite(X).all():
         raise InputError(
@@ -140,8 +151,10 @@ def _checked(X: Tensor, Y: Any, C: Any, sample_weight: Any) -> tuple[Tensor, Ten
     if not bool((weight_BN >= 0).all() and torch.isfinite(weight_BN).all()):
         raise InputError("sample weights must be finite and not negative; use 0 to leave a row out")
     Y_BN = torch.where(weight_BN > 0, Y_BN, 0.0)
-    if not bool(((Y_BN == 0) | (Y_BN == 1)).all()):
-        raise InputError("labels must be 0 or 1; encode other labels first, or use LogisticProbe")
+    classes = torch.arange(n_classes, dtype=X.dtype, device=X.device)
+    if not bool(torch.isin(Y_BN, classes).all()):
+        allowed = "0 or 1" if n_classes == 2 else f"0 … {n_classes - 1}"
+        raise InputError(f"labels must be {allowed}; encode other labels first, or use LogisticProbe")
     return Y_BN, weight_BN, C_B
 
 
@@ -165,7 +178,7 @@ def fit_path(
         weight_BN: weights of the examples.
         C_B: float64.
         tol: relative distance of the objectives from their minima.
-        max_iter: most evaluations per problem and precision.
+        max_iter: most evaluations per problem.
 
     Returns:
         Solutions in rotated coordinates; float64 where float32 did not suffice.
@@ -231,32 +244,33 @@ class _Path:
 
         Hessians are kept for the next value of C, whose problems want nearly the same up to a factor.
         """
-        fits = self.fits
-        before = fits.n_iter[wave].max()
+        fits, P = self.fits, self.design.Z.shape[1]
+        before = int(fits.n_iter[wave].max())
         fits.theta[wave], fits.converged[wave] = start, False
         if self.hessians is not None and not renew and (self.sharing or self.owners == owners):
-            self._minimise(wave, start, self.hessians, min(self.max_iter, _PATIENCE_WITH))
+            self._minimise(wave, start, self.hessians, _PATIENCE_WITH)
         while True:
-            used = int(fits.n_iter[wave].max() - before)
             left = wave[~fits.converged[wave]]
-            if left.numel() == 0 or used >= self.max_iter:
-                return used
-            start = fits.theta[left]
-            hessians = self._problems(left, start).hessians(start, shared=self.sharing)
-            if left.numel() == wave.numel():
-                self.hessians, self.owners = hessians, owners
-            patience = _PATIENCE_SHARED if self.sharing else _PATIENCE_WITH
-            rounds = self._minimise(left, start, hessians, min(self.max_iter - used, patience))
-            if rounds <= 1:  # not one step could be made: rounding, which float64 may settle
-                return used + rounds
+            if left.numel() > 0:
+                start = fits.theta[left]
+                shared = self.sharing or left.numel() * P * P > _HESSIAN_ELEMENTS
+                hessians = self._problems(left, start).hessians(start, shared=shared)
+                if left.numel() == wave.numel():
+                    self.hessians, self.owners = hessians, owners
+                patience = _PATIENCE_SHARED if shared else _PATIENCE_WITH
+                rounds = self._minimise(left, start, hessians, patience)
+            # One round is no step: the rest is rounding, which float64 may settle, or max_iter is used up.
+            if left.numel() == 0 or rounds <= 1:
+                return int(fits.n_iter[wave].max()) - before
             if self.sharing and rounds >= patience:
                 self.sharing, self.hessians = False, None
 
     def _problems(self, which: Tensor, start: Tensor) -> Problems:
         return Problems(self.design, self.sign[which], self.weight[which], self.C[which], start)
 
-    def _minimise(self, which: Tensor, start: Tensor, hessians: Hessians | None, max_iter: int) -> int:
-        """Solve the problems `which` from `start`, in chunks; returns the most rounds that one of them took."""
+    def _minimise(self, which: Tensor, start: Tensor, hessians: Hessians | None, patience: int) -> int:
+        """At most `patience` rounds on the problems `which`, in chunks; returns the most that one of them took."""
+        patience = min(patience, self.max_iter - int(self.fits.n_iter[which].max()))
         size = max(_NARROW, _CHUNK_ELEMENTS // max(1, self.design.Z.shape[0]))
         most = 0
         for k in range(0, which.numel(), size):
@@ -265,7 +279,7 @@ class _Path:
             problems.hessian = hessians
             scale = problems.scale
             noise = 1e-6 if scale.dtype == torch.float32 else 1e-14
-            found = minimise(problems, start[k : k + size] / scale, tol=self.tol, max_iter=max_iter, noise=noise)
+            found = minimise(problems, start[k : k + size] / scale, tol=self.tol, max_iter=patience, noise=noise)
             self.fits.theta[chunk] = found.x * scale
             self.fits.n_iter[chunk] += found.n_iter
             self.fits.converged[chunk] = found.converged
@@ -319,3 +333,28 @@ def _in_features(design: Design, sign: Tensor, weight: Tensor, C: Tensor, fits: 
     grad_norm = grad.abs().amax(1) / (C * weight.sum(1)).clamp_min(1e-300)
     dtype = design.X.dtype
     return [coef.T.contiguous().to(dtype), intercept.to(dtype), objective, grad_norm, fits.n_iter, fits.converged]
+
+
+def _many_in_features(
+    design: Design, labels: Tensor, weight: Tensor, C: Tensor, theta: Tensor, n_iter: Tensor, converged: Tensor
+) -> list[Tensor]:
+    """The fields of `LogisticSolution` for more than two classes."""
+    B, K, P = theta.shape
+    flat, offset = design.to_features(theta.reshape(B * K, P))
+    coef, intercept = flat.reshape(B, K, -1), offset.reshape(B, K)
+    X, cost = design.X.double(), weight.double() * C[:, None]
+    log_p = (coef @ X.T + intercept[:, :, None]).log_softmax(1)
+    index = labels[:, None]
+    objective = 0.5 * coef.square().sum((1, 2)) - (cost * log_p.gather(1, index)[:, 0]).sum(1)
+    pull = log_p.exp().scatter_add(1, index, -torch.ones_like(index, dtype=torch.float64)) * cost[:, None]
+    grad = torch.cat([coef + pull @ X, pull.sum(2, keepdim=True)], 2)
+    grad_norm = grad.abs().amax((1, 2)) / cost.sum(1).clamp_min(1e-300)
+    dtype = design.X.dtype
+    return [
+        coef.permute(2, 0, 1).contiguous().to(dtype),
+        intercept.to(dtype),
+        objective,
+        grad_norm,
+        n_iter,
+        converged,
+    ]
