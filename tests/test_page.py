@@ -85,7 +85,7 @@ def test_a_page_names_nothing_that_it_would_have_to_fetch(page):
 
 
 def test_the_verdict_comes_first(page, several):
-    sentence = f"capital is linearly separable from layer {run().depth['number']} of 8"
+    sentence = f"from layer {run().depth['number']} of 8"
     assert sentence in page.text[:600]
     many = Page(render(several)).text
     assert many.index("absent is not linearly separable") < many.index("Depth ladder")

@@ -74,6 +74,12 @@
     metricSelect.addEventListener("change", () => redraw("curve"));
   }
   if (acrossSelect) acrossSelect.addEventListener("change", () => redraw("curve"));
+  // Small charts share one scale, so that a flat curve looks flat.
+  function scale(metric) {
+    const all = data.concepts.flatMap((concept) => concept.runs.flatMap((run) => [...(run.means[metric] || []), ...(metric === run.scoring && run.interval ? run.interval.flat() : []), ...(metric === run.scoring ? [run.chance] : [])])).filter((v) => v !== null);
+    const [low, high] = [Math.min(...all), Math.max(...all)], room = 0.04 * (high - low || 1);
+    return [low - room, high + room];
+  }
   const places = (run) => (acrossSelect && acrossSelect.value === "fraction" ? run.numbers.map((n) => n / Math.max(run.total, 1)) : run.numbers);
 
   function curve(P, element) {
@@ -131,8 +137,8 @@
     element._readable = traces.map((trace, i) => (trace.name === "curve" ? i : -1)).filter((i) => i >= 0);
     return draw(P, element, traces, layout({
       height: small ? 210 : heightOf(element), shapes, margin: small ? { l: 38, r: 8, t: 6, b: 34 } : { l: 52, r: 14, t: 8, b: 44 },
-      xaxis: axis({ title: { text: title, font: { size: 12 }, standoff: 6 }, showgrid: false }),
-      yaxis: axis({ title: small ? undefined : { text: data.metrics[metric], font: { size: 12 } }, nticks: small ? 5 : 7 }),
+      xaxis: axis({ title: { text: title, font: { size: 12 }, standoff: 6 }, showgrid: false, ...(title === "layer" ? {} : { range: [-0.03, 1.03], tickvals: [0, 0.25, 0.5, 0.75, 1], ticktext: ["0", "¼", "½", "¾", "1"] }) }),
+      yaxis: axis({ ...(data.concepts.length > 1 ? { range: scale(metric) } : {}), title: small ? undefined : { text: data.metrics[metric], font: { size: 12 } }, nticks: small ? 5 : 7 }),
     }));
   }
   function legend(list, entries) {
@@ -149,15 +155,24 @@
     const run = data.concepts[0].runs[0], { separation: apart, margin } = data.geometry;
     const said = run.numbers.map((n, i) => `layer ${n}: separation ${show(apart[i], 2)}, margin ${show(margin[i], 2)}`);
     const line = (y, index, dash) => ({ x: run.numbers, y, customdata: said, mode: "lines", line: { color: series(index), width: 2.25, dash }, hoverinfo: "none" });
-    const last = run.numbers.length - 1;
-    const note = (y, text, index) => ({ x: run.numbers[last], y: y[last], xanchor: "right", yanchor: "bottom", text, showarrow: false, font: { color: series(index), size: 12 }, yshift: 4 });
+    legend(element.nextElementSibling, [["--s0", "", "separation d′"], ["--s4", "dash", "margin"]]);
     element._readable = [0];
     const at = run.depth.number;
     return draw(P, element, [line(apart, 0, "solid"), line(margin, 4, "dash")], layout({
       height: 300, xaxis: axis({ title: { text: "layer", font: { size: 12 }, standoff: 6 }, showgrid: false }), yaxis: axis({ title: { text: "standard deviations", font: { size: 12 } } }),
-      annotations: [note(apart, "separation d′", 0), note(margin, "margin", 4)],
       shapes: [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: 0, y1: 0, line: { color: css("--faint"), width: 1, dash: "dot" } },
         ...(at === null ? [] : [{ type: "line", yref: "paper", x0: at, x1: at, y0: 0, y1: 1, line: { color: css("--depth"), width: 1.5 } }])],
+    }));
+  }
+  function audit(P, element) {
+    const run = data.concepts[0].runs[0], y = run.means[run.scoring], naive = data.naive;
+    const said = run.numbers.map((n, i) => `layer ${n}: groups kept together ${show(y[i])}, ignored ${show(naive[i])}`);
+    legend(element.nextElementSibling, [["--s0", "", "groups kept together"], ["--s3", "dash", "groups ignored"]]);
+    element._readable = [0];
+    const line = (values, index, dash) => ({ x: run.numbers, y: values, customdata: said, mode: "lines", line: { color: series(index), width: 2.25, dash }, hoverinfo: "none" });
+    return draw(P, element, [line(y, 0, "solid"), line(naive, 3, "dash")], layout({
+      height: 300, xaxis: axis({ title: { text: "layer", font: { size: 12 }, standoff: 6 }, showgrid: false }), yaxis: axis({ title: { text: data.metrics[run.scoring], font: { size: 12 } } }),
+      shapes: [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: run.chance, y1: run.chance, line: { color: css("--faint"), width: 1, dash: "dot" } }],
     }));
   }
   function cosine(P, element) {
@@ -216,7 +231,7 @@
     const run = data.concepts[0].runs[0], found = run.numbers.indexOf(run.depth.number);
     slider.value = found >= 0 ? found : run.numbers.length - 1;
     slider.addEventListener("input", () => redraw("space"));
-    legend($("space-legend"), data.space.classes.map((name, label) => [`--s${tones[label % 7]}`, "point", name]));
+    legend($("space-legend"), data.space.classes.map((name, label) => [`--s${tones[label % 7]}`, `point${label % 3}`, name]));
     const stop = () => { clearInterval(playing); playing = null; $("play").textContent = "▶"; $("play").setAttribute("aria-label", "Play through the layers"); };
     $("play").addEventListener("click", () => {
       if (playing) return stop();
@@ -273,7 +288,7 @@
   }
 
   /* ---- draw what is seen; draw it again when something changes ---- */
-  const kinds = { curve, separation, cosine, space };
+  const kinds = { curve, separation, audit, cosine, space };
   const charts = [...document.querySelectorAll("[data-chart]")];
   async function render(element) {
     const P = await plotly();

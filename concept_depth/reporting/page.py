@@ -151,7 +151,7 @@ def _payload(runs: Sequence[Report]) -> dict[str, Any]:
             }
             for concept, members in style.by_concept(runs).items()
         ],
-        **({"space": _space(runs[0]), "geometry": _rounded(runs[0].record["geometry"])} if single else {}),
+        **(_single(runs[0]) if single else {}),
     }
 
 
@@ -184,6 +184,15 @@ def _curves(run: Report, line: int) -> dict[str, Any]:
     }
 
 
+def _single(run: Report) -> dict[str, Any]:
+    """What only the page of one run shows."""
+    return {
+        "space": _space(run),
+        "geometry": _rounded(run.record["geometry"]),
+        "naive": _rounded(run.record["audit"].get("naive_curve")),
+    }
+
+
 def _space(run: Report) -> dict[str, Any] | None:
     space = run.views.get("space")
     if not space:
@@ -209,5 +218,5 @@ def number(value: Any, digits: int = 2) -> str:
     if isinstance(value, int) or (float(value).is_integer() and abs(value) >= 10):
         return f"{int(value):,}"
     if value != 0 and abs(value) < 10**-digits:
-        return f"{value:.1g}"
-    return f"{value:.{digits}f}"
+        return f"{value:.1g}".replace("-", "−", 1) if value < 0 else f"{value:.1g}"
+    return f"{value:.{digits}f}".replace("-", "−")

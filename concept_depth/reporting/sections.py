@@ -29,7 +29,7 @@ def sections_of_one(run: Report) -> dict[str, Any]:
         "wrong": _wrong(run),
         "anchoring": _anchoring(run),
         "paired": paired_rows(run.record["paired"]),
-        "audit": _audit(run.record["audit"]),
+        "audit": _audit(run),
         "tokens": _tokens(run.record["tokens"]),
         "warnings": _warnings(run),
         "origin": _origin(run),
@@ -180,8 +180,27 @@ def paired_rows(paired: Any, concept: str = "") -> list[dict[str, Any]]:
     return rows
 
 
-def _audit(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return flatten({key: value for key, value in audit.items() if not _is_long(value)})
+def _audit(run: Report) -> dict[str, Any]:
+    """The leak audit in sentences, with the rest as recorded."""
+    audit = run.record["audit"]
+    sentences = []
+    if audit.get("n_groups") is not None:
+        several = audit.get("groups_with_several_classes")
+        holding = f"; {several:,} of them hold more than one class" if several is not None else ""
+        biggest = f", the largest of {audit['largest_group']:,}" if audit.get("largest_group") else ""
+        sentences.append(
+            f"{run.record['n_examples']:,} examples stand in {audit['n_groups']:,} groups{biggest}{holding}."
+        )
+    if audit.get("naive_leak") is not None:
+        sentences.append(
+            f"A split that ignores groups tests {100 * audit['naive_leak']:.0f} % of its examples on probes that "
+            "have seen another member of their group."
+        )
+    if audit.get("leak") is not None:
+        sentences.append(f"In the splits used here it is {100 * audit['leak']:.0f} %.")
+    said = {"n_groups", "largest_group", "groups_with_several_classes", "naive_leak", "leak"}
+    rest = {key: value for key, value in audit.items() if key not in said and not isinstance(value, list)}
+    return {"sentences": sentences, "rows": flatten(rest), "has_curve": bool(audit.get("naive_curve"))}
 
 
 def _tokens(tokens: Any) -> list[dict[str, Any]]:

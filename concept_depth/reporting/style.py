@@ -84,7 +84,7 @@ def depth_words(depth: Mapping[str, Any], *, short: bool = False) -> str:
     words = f"{depth['number']:g}" if short else f"layer {depth['number']:g} of {depth['total']}"
     if depth.get("interval_numbers"):
         low, high = depth["interval_numbers"]
-        words += f" [{low:g}, {high:g}]"
+        words += f" [{low:g},\u00a0{high:g}]"  # an interval is not broken between its ends
     return words
 
 
@@ -93,32 +93,33 @@ def verdict_sentence(run: Report) -> str:
     from concept_depth.reporting.views import visible
 
     name, depth = visible(run.concept, 80), run.depth
-    total, where = depth["total"], depth_words(depth)
     if run.verdict == "never":
-        return f"{name} is not linearly separable at any of the layers up to {total}."
+        return f"{name} is not linearly separable at any layer up to {depth['total']}."
     if depth["number"] is None:
-        return f"{name}: {depth['sentence']}"
-    if run.verdict == "at_input":
-        return f"{name} is linearly separable already at the input (layer {depth['number']:g} of {total})."
-    sentence = f"{name} is linearly separable from {where}{above_words(run)}"
+        return f"{name} is readable, but its depth is undefined under the rule {depth['rule']}."
     if run.verdict == "unstable":
-        return f"{sentence}; the interval is too wide to name a layer with confidence."
-    return f"{sentence}."
+        low, high = depth.get("interval_numbers") or (depth["number"], depth["number"])
+        return (
+            f"{name} is linearly separable, but from which layer is open: {low:g} to {high:g} of {depth['total']}."
+        )
+    if run.verdict == "at_input":
+        return f"{name} is linearly separable already at the input, layer {depth['number']:g} of {depth['total']}."
+    return _found_sentence(run, name)
 
 
-def above_words(run: Report) -> str:
-    """How the depth stands to the references, as the end of a sentence: ", above every control from layer 10"."""
-    references = run.record["references"]
-    if not references:
-        return ""
-    numbers = {name: above_number(run, reference["above"]) for name, reference in references.items()}
-    missing = [reference_name(name) for name, number in numbers.items() if number is None]
+def _found_sentence(run: Report, name: str) -> str:
+    """The layer, and how it stands to the references."""
+    where, number = depth_words(run.depth), run.depth["number"]
+    above = {key: above_number(run, reference["above"]) for key, reference in run.record["references"].items()}
+    known = [layer for layer in above.values() if layer is not None]
+    missing = [reference_name(key) for key, layer in above.items() if layer is None]
+    if not above:
+        return f"{name} is linearly separable from {where}."
     if missing:
-        return f", but never above {' and '.join(missing)}"
-    highest = max(number for number in numbers.values() if number is not None)
-    if run.depth["number"] is not None and highest <= run.depth["number"]:
-        return ", above every control there"
-    return f", above every control from layer {highest:g}"
+        return f"{name} is linearly separable from {where}, but never above the control {' or '.join(missing)}."
+    if max(known) <= number:
+        return f"{name} is linearly separable above every control from {where}."
+    return f"{name} is linearly separable from {where}, above every control from layer {max(known):g}."
 
 
 def above_number(run: Report, above: Any) -> float | None:
