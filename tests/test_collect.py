@@ -6,7 +6,7 @@ import torch
 from tiny_models import SENTENCES, causal_lm, word_tokenizer
 
 from concept_depth import Concept, InputError, collect, from_model
-from concept_depth.extraction.collect import plan_batches
+from concept_depth.extraction.batches import plan_batches
 from concept_depth.subjects.subject import Encoded, Subject
 
 # Batched products sum in another order: a few roundings of float32 on values near 1.
@@ -64,7 +64,8 @@ ROWS = {
 def test_batches_give_what_one_text_at_a_time_gives(position, batch_tokens):
     model, tokenizer = causal_lm(), word_tokenizer()
     concept = sentences()
-    acts = collect(from_model(model, tokenizer, position=position), concept, batch_tokens=batch_tokens)
+    subject = from_model(model, tokenizer, position=position)
+    acts = collect(subject, concept, batch_tokens=batch_tokens, prefix_sharing=False)
     expected = one_at_a_time(model, tokenizer, concept.prompts(), ROWS[position])
     assert acts.names == ("resid_post.0", "resid_post.1", "resid_post.2", "resid_post.3")
     assert (acts.numbers, acts.total) == ((0, 1, 2, 3), 3)

@@ -1,63 +1,65 @@
-"""`collect`: Concept × Subject → Activations, on the plain path (right-padded batches).
+"""`collect`: Concept × Subject → Activations.
 
-The steps: encode, keep one of each identical input, plan batches from content, run them, and put the wanted rows
-of every layer into a sink. Nothing here knows how a layer is found or how a text becomes tokens.
+The steps: encode, keep one of each identical input, plan packs or batches in shards from content (`plan`), run the
+shards that are still missing, and read a layer when it is asked for. Shards go to the cache, to memory, or, where
+they would fill it, to a temporary folder.
 
-Shapes: L layers, N examples, U distinct inputs, B examples of a batch, T tokens, R rows read, D hidden.
+Shapes: L layers, N examples, U distinct inputs, D hidden.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from concept_depth import processes
 from concept_depth.activations import Activations, as_numpy
 from concept_depth.concepts.concept import Concept
 from concept_depth.errors import InputError
-from concept_depth.subjects.sites import Listener, listen
-from concept_depth.subjects.subject import Encoded, Layer, Subject, token_batch
+from concept_depth.extraction.plan import SHARD_BYTES, Arrays, Texts
+from concept_depth.extraction.store import Plan, Store, open_store
+from concept_depth.subjects.sites import listen
+from concept_depth.subjects.subject import Encoded, Layer, Subject
 
 Progress = Callable[[float, float], None]
+Matrix = npt.NDArray[np.floating[Any]]
 
-# Tokens of a padded batch: enough that matrix products run at full speed, few enough for caches and memory.
-AUTO_TOKENS_CPU = 2048
-AUTO_TOKENS_GPU = 16384
-AUTO_ARRAYS = 256
-
-
-class Sink(Protocol):
-    """Where rows go: a matrix in memory, or shards on disk."""
-
-    def put(self, indices: Sequence[int], rows: dict[str, torch.Tensor]) -> None:
-        """Take the (len(indices), D) rows of each layer, on the CPU."""
+# Activations up to this size stay in memory when no cache is wanted; larger ones go to a temporary folder.
+MEMORY_BYTES = 128 * 2**20
 
 
-class MemorySink:
-    """Keeps all rows in memory, as one (U, D) tensor a layer."""
+class MemoryStore:
+    """Keeps shards in memory; the same interface as `store.Store`."""
 
-    def __init__(self, layers: Sequence[Layer], count: int) -> None:
-        self._count = count
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
         self._matrices: dict[str, torch.Tensor] = {}
-        self._names = [layer.name for layer in layers]
 
-    def put(self, indices: Sequence[int], rows: dict[str, torch.Tensor]) -> None:
-        """Take the (len(indices), D) rows of each layer, on the CPU."""
-        where = torch.as_tensor(indices)
-        for name, rows_BD in rows.items():
+    def missing(self) -> list[int]:
+        """Every shard: nothing is kept from run to run."""
+        return list(range(len(self.plan.shards)))
+
+    def write(self, shard: int, rows: Mapping[str, torch.Tensor]) -> None:
+        """Take a shard: for each layer the (n, D) rows of its units, one after the other."""
+        examples = torch.tensor([index for unit in self.plan.shards[shard] for index in unit])
+        for name, rows_nD in rows.items():
             if name not in self._matrices:
-                self._matrices[name] = torch.empty(self._count, rows_BD.shape[1], dtype=rows_BD.dtype)
-            self._matrices[name][where] = rows_BD
+                self._matrices[name] = torch.empty(self.plan.count, rows_nD.shape[1], dtype=rows_nD.dtype)
+            self._matrices[name][examples] = rows_nD
 
-    def matrix(self, name: str) -> npt.NDArray[np.floating[Any]]:
-        """The (U, D) matrix of a layer."""
-        return as_numpy(self._matrices[name])
+    def read(self, layer: str) -> Matrix:
+        """The (U, D) matrix of one layer."""
+        return as_numpy(self._matrices[layer])
 
 
 def collect(
@@ -67,7 +69,7 @@ def collect(
     layers: Sequence[str | int] | None = None,
     batch_tokens: int | str = "auto",
     prefix_sharing: bool | str = "auto",
-    cache_dir: str | None = None,
+    cache_dir: str | Path | None = None,
     progress: bool | Progress = True,
 ) -> Activations:
     """What a network holds at each layer for each example of a concept.
@@ -77,7 +79,9 @@ def collect(
         concept: the labelled inputs.
         layers: names or numbers of some layers; all by default.
         batch_tokens: tokens in a forward pass with their padding (examples, for arrays); "auto" chooses.
-        prefix_sharing: compute shared beginnings once: "auto", True or False.
+        prefix_sharing: compute shared beginnings once: "auto" where it pays and is right, True where it is right,
+            False never. Whether it is right is measured on the network itself; what was found is in
+            `provenance["extraction"]`.
         cache_dir: folder in which activations are kept and found again; None keeps none.
         progress: a bar on standard error, none, or a function called with (done, total).
 
@@ -88,30 +92,83 @@ def collect(
         InputError: the concept does not fit the network, or a setting is none that exists.
     """
     wanted = subject.select(layers)
-    budget = token_budget(subject, batch_tokens)
     if prefix_sharing not in ("auto", True, False):
         raise InputError(f"prefix_sharing {prefix_sharing!r} is none that exists; give 'auto', True or False")
-    extraction: dict[str, Any] = {"path": "plain", "batch_tokens": budget}
+    extraction: dict[str, Any] = {}
+    work: Texts | Arrays
+    if subject.takes_text:
+        encoded = subject.encode_concept(concept)
+        distinct, places = unique(encoded)
+        extraction |= counts(encoded, distinct)
+        work = Texts(subject, wanted, distinct, batch_tokens=batch_tokens, prefix_sharing=prefix_sharing)
+    else:
+        work = Arrays(subject, wanted, concept, batch_tokens=batch_tokens)
+        places = np.arange(len(concept))
     with reporter(progress, f"{subject.name} on {concept.name}") as report:
-        if subject.takes_text:
-            encoded = subject.encode_concept(concept)
-            distinct, places = unique(encoded)
-            extraction |= counts(encoded, distinct)
-            sink = MemorySink(wanted, len(distinct))
-            run_plain(subject, wanted, distinct, budget, sink, report)
-        else:
-            places = np.arange(len(concept))
-            sink = MemorySink(wanted, len(concept))
-            run_arrays(subject, wanted, concept, budget, sink, report)
-    matrices = {layer.name: sink.matrix(layer.name) for layer in wanted}
-    return as_activations(subject, concept, wanted, lambda name: matrices[name][places], extraction)
+        store = open_for(work, subject, concept, cache_dir)
+        run_missing(work, store, report)
+    extraction |= store.plan.settings
+    return as_activations(subject, concept, wanted, lambda name: store.read(name)[places], extraction)
+
+
+def open_for(
+    work: Texts | Arrays, subject: Subject, concept: Concept, cache_dir: str | Path | None
+) -> Store | MemoryStore:
+    """Where the shards of a work go, with its plan; the main process plans, the others follow."""
+    described = subject.describe()
+    about = {
+        "concept": concept.name,
+        "model": subject.name,
+        "site": described.get("site"),
+        "position": described.get("position"),
+        "examples": len(concept),
+    }
+    if cache_dir is None:
+        plan = processes.from_main(work.plan(about) if processes.is_main() else None)
+        assert plan is not None
+        if processes.size() == 1 and len(plan.shards) * SHARD_BYTES <= MEMORY_BYTES:
+            return MemoryStore(plan)
+        folder = processes.from_main(tempfile.mkdtemp(prefix="concept-depth-") if processes.is_main() else "")
+        store = open_store(folder, "activations", lambda: plan)
+        if processes.is_main():
+            weakref.finalize(store, shutil.rmtree, folder, ignore_errors=True)
+        return store
+    key = work.key()
+    if not processes.is_main():
+        processes.barrier()
+    store = open_store(cache_dir, key, lambda: work.plan(about))
+    if processes.is_main():
+        processes.barrier()
+    return store
+
+
+def run_missing(work: Texts | Arrays, store: Store | MemoryStore, report: Progress) -> None:
+    """Compute this process's part of the shards that are not there yet, and wait for the others."""
+    plan = store.plan
+    missing = processes.from_main(store.missing() if processes.is_main() else [])
+    mine = [missing[i] for i in processes.share([plan.costs[shard] for shard in missing])]
+    total = sum(plan.costs[shard] for shard in mine)
+    done = 0.0
+    if mine:
+        with listen(work.subject, work.layers) as ear:
+            for shard in mine:
+                parts = []
+                for unit in plan.shards[shard]:
+                    parts.append(work.run(ear, unit, plan.settings))
+                    done += plan.costs[shard] / len(plan.shards[shard])
+                    report(min(done, total), total)
+                store.write(shard, {name: torch.cat([part[name] for part in parts]) for name in plan.layers})
+                del parts
+    if not mine:
+        report(1.0, 1.0)
+    processes.barrier()
 
 
 def as_activations(
     subject: Subject,
     concept: Concept,
     layers: Sequence[Layer],
-    read: Callable[[str], npt.NDArray[np.floating[Any]]],
+    read: Callable[[str], Matrix],
     extraction: dict[str, Any],
 ) -> Activations:
     """Activations with their origin; `read` gives the (N, D) matrix of a layer."""
@@ -126,21 +183,6 @@ def as_activations(
         groups=groups.astype(np.int64),
         provenance={"concept": concept.describe(), "subject": subject.describe(), "extraction": extraction},
     )
-
-
-def token_budget(subject: Subject, batch_tokens: int | str) -> int:
-    """Tokens of a padded batch (examples, for arrays).
-
-    Raises:
-        InputError: neither "auto" nor a positive whole number.
-    """
-    if batch_tokens == "auto":
-        if not subject.takes_text:
-            return AUTO_ARRAYS
-        return AUTO_TOKENS_CPU if subject.device.type == "cpu" else AUTO_TOKENS_GPU
-    if isinstance(batch_tokens, bool) or not isinstance(batch_tokens, int) or batch_tokens < 1:
-        raise InputError(f"batch_tokens {batch_tokens!r} is no size; give a whole number of 1 or more, or 'auto'")
-    return batch_tokens
 
 
 def unique(encoded: Sequence[Encoded]) -> tuple[list[Encoded], npt.NDArray[np.int64]]:
@@ -168,107 +210,13 @@ def counts(encoded: Sequence[Encoded], distinct: Sequence[Encoded]) -> dict[str,
     }
 
 
-def plan_batches(encoded: Sequence[Encoded], budget: int) -> list[list[int]]:
-    """Indices in batches of like length whose padded size stays within `budget`, the longest first.
-
-    A text longer than the budget is a batch of its own. The plan depends on the token ids alone, not on the order
-    of the examples.
-    """
-    order = sorted(range(len(encoded)), key=lambda i: (-len(encoded[i].ids), encoded[i].ids, encoded[i].rows))
-    batches: list[list[int]] = []
-    for index in order:
-        # Sorted by falling length: the first of a batch is its longest.
-        if batches and (len(batches[-1]) + 1) * len(encoded[batches[-1][0]].ids) <= budget:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
-    return batches
-
-
-def run_plain(
-    subject: Subject,
-    layers: Sequence[Layer],
-    encoded: Sequence[Encoded],
-    budget: int,
-    sink: Sink,
-    report: Progress,
-) -> None:
-    """Run `encoded` in right-padded batches and put the rows of every layer into `sink`."""
-    total = sum(len(example.ids) for example in encoded)
-    done = 0
-    with listen(subject, layers) as ear:
-        for indices in plan_batches(encoded, budget):
-            batch = [encoded[i] for i in indices]
-            sink.put(indices, run_batch(subject, ear, batch))
-            done += sum(len(example.ids) for example in batch)
-            report(done, total)
-
-
-def run_batch(subject: Subject, ear: Listener, batch: Sequence[Encoded]) -> dict[str, torch.Tensor]:
-    """The wanted (B, D) rows of one batch, for each layer, on the CPU."""
-    ids_BT, mask_BT = token_batch(batch, subject.pad_id)
-    picker = RowPicker([example.rows for example in batch])
-    return to_cpu(ear(**subject.arguments(ids_BT, mask_BT), pick=picker))
-
-
-@dataclass(frozen=True)
-class RowPicker:
-    """Picks from (B, T, D) the rows of each example, averaged where it has several: (B, D)."""
-
-    rows: Sequence[tuple[int, ...]]
-
-    def __call__(self, hidden_BTD: torch.Tensor) -> torch.Tensor:
-        """The (B, D) rows."""
-        example_R = torch.tensor([i for i, rows in enumerate(self.rows) for _ in rows], device=hidden_BTD.device)
-        token_R = torch.tensor([t for rows in self.rows for t in rows], device=hidden_BTD.device)
-        picked_RD = hidden_BTD[example_R, token_R]
-        if len(token_R) == len(self.rows):
-            return picked_RD
-        # A product with a matrix of 1/count: one exact, reproducible sum for each example, whatever the device.
-        weights_BR = torch.zeros(len(self.rows), len(token_R), device=hidden_BTD.device)
-        share_R = torch.tensor([1 / len(rows) for rows in self.rows for _ in rows], device=hidden_BTD.device)
-        weights_BR[example_R, torch.arange(len(token_R), device=hidden_BTD.device)] = share_R
-        return weights_BR @ picked_RD.float()
-
-
-def to_cpu(rows: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Rows of all layers on the CPU, in one transfer where they are alike and on one device."""
-    values = list(rows.values())
-    alike = len({(value.device, value.dtype, value.shape) for value in values}) == 1
-    if alike and values[0].device.type != "cpu":
-        return dict(zip(rows, torch.stack(values).cpu().unbind(0), strict=True))
-    return {name: value.cpu() for name, value in rows.items()}
-
-
-def run_arrays(
-    subject: Subject, layers: Sequence[Layer], concept: Concept, budget: int, sink: Sink, report: Progress
-) -> None:
-    """Run a network that takes arrays over the inputs, `budget` examples at a time."""
-    assert subject.prepare is not None
-    assert subject.pool is not None
-    n = len(concept)
-    with listen(subject, layers) as ear:
-        for start in range(0, n, budget):
-            indices = range(start, min(start + budget, n))
-            heard = ear(subject.prepare(concept.inputs[start : start + budget]))
-            rows = {name: subject.pool(name, value) for name, value in heard.items()}
-            for name, value in rows.items():
-                if value.ndim != 2 or len(value) != len(indices):
-                    raise InputError(
-                        f"layer {name} gave {tuple(value.shape)} for {len(indices)} examples; "
-                        "give a pool that makes (examples, features) of it"
-                    )
-            sink.put(indices, to_cpu(rows))
-            report(indices[-1] + 1, n)
-
-
 @contextmanager
 def reporter(progress: bool | Progress, title: str) -> Iterator[Progress]:
     """What is called with (done, total): the caller's function, a bar on standard error, or nothing."""
     if callable(progress):
         yield progress
         return
-    if not progress or not sys.stderr.isatty():
+    if not progress or not processes.is_main() or not sys.stderr.isatty():
         yield lambda done, total: None
         return
     from rich.console import Console

@@ -1,0 +1,101 @@
+"""The plain path: right-padded batches of like length, and the rows that are read from them.
+
+Shapes: B examples of a batch, T tokens, R rows read, D hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from concept_depth.errors import InputError
+from concept_depth.subjects.sites import Listener
+from concept_depth.subjects.subject import Encoded, Subject, token_batch
+
+# Tokens of a padded batch: enough that matrix products run at full speed, few enough for caches and memory.
+AUTO_TOKENS_CPU = 2048
+AUTO_TOKENS_GPU = 16384
+AUTO_ARRAYS = 256
+
+
+def token_budget(subject: Subject, batch_tokens: int | str) -> int:
+    """Tokens of a padded batch (examples, for arrays).
+
+    Raises:
+        InputError: neither "auto" nor a positive whole number.
+    """
+    if batch_tokens == "auto":
+        if not subject.takes_text:
+            return AUTO_ARRAYS
+        return AUTO_TOKENS_CPU if subject.device.type == "cpu" else AUTO_TOKENS_GPU
+    if isinstance(batch_tokens, bool) or not isinstance(batch_tokens, int) or batch_tokens < 1:
+        raise InputError(f"batch_tokens {batch_tokens!r} is no size; give a whole number of 1 or more, or 'auto'")
+    return batch_tokens
+
+
+def plan_batches(encoded: Sequence[Encoded], budget: int) -> list[list[int]]:
+    """Indices in batches of like length whose padded size stays within `budget`, the longest first.
+
+    A text longer than the budget is a batch of its own. The plan depends on the token ids alone, not on the order
+    of the examples.
+    """
+    order = sorted(range(len(encoded)), key=lambda i: (-len(encoded[i].ids), encoded[i].ids, encoded[i].rows))
+    batches: list[list[int]] = []
+    for index in order:
+        # Sorted by falling length: the first of a batch is its longest.
+        if batches and (len(batches[-1]) + 1) * len(encoded[batches[-1][0]].ids) <= budget:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+def run_batch(subject: Subject, ear: Listener, batch: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+    """The wanted (B, D) rows of one batch, for each layer, where the network computed them."""
+    ids_BT, mask_BT = token_batch(batch, subject.pad_id)
+    return ear(**subject.arguments(ids_BT, mask_BT), pick=RowPicker([example.rows for example in batch]))
+
+
+@dataclass(frozen=True)
+class RowPicker:
+    """Picks from (B, T, D) the rows of each example, averaged where it has several: (B, D)."""
+
+    rows: Sequence[tuple[int, ...]]
+
+    def __call__(self, hidden_BTD: torch.Tensor) -> torch.Tensor:
+        """The (B, D) rows."""
+        example_R = torch.tensor([i for i, rows in enumerate(self.rows) for _ in rows], device=hidden_BTD.device)
+        token_R = torch.tensor([t for rows in self.rows for t in rows], device=hidden_BTD.device)
+        picked_RD = hidden_BTD[example_R, token_R]
+        if len(token_R) == len(self.rows):
+            return picked_RD
+        # A product with a matrix of 1/count: one exact, reproducible sum for each example, whatever the device.
+        weights_BR = torch.zeros(len(self.rows), len(token_R), device=hidden_BTD.device)
+        share_R = torch.tensor([1 / len(rows) for rows in self.rows for _ in rows], device=hidden_BTD.device)
+        weights_BR[example_R, torch.arange(len(token_R), device=hidden_BTD.device)] = share_R
+        return weights_BR @ picked_RD.float()
+
+
+def run_arrays(subject: Subject, ear: Listener, inputs: object, count: int) -> dict[str, torch.Tensor]:
+    """The (B, D) rows of each layer for a batch of `count` inputs of a network that takes arrays."""
+    assert subject.prepare is not None
+    assert subject.pool is not None
+    rows = {name: subject.pool(name, value) for name, value in ear(subject.prepare(inputs)).items()}
+    for name, value in rows.items():
+        if value.ndim != 2 or len(value) != count:
+            raise InputError(
+                f"layer {name} gave {tuple(value.shape)} for {count} examples; "
+                "give a pool that makes (examples, features) of it"
+            )
+    return rows
+
+
+def to_cpu(rows: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Rows of all layers on the CPU, in one transfer where they are alike and on one device."""
+    values = list(rows.values())
+    alike = len({(value.device, value.dtype, value.shape) for value in values}) == 1
+    if alike and values[0].device.type != "cpu":
+        return dict(zip(rows, torch.stack(values).cpu().unbind(0), strict=True))
+    return {name: value.cpu() for name, value in rows.items()}

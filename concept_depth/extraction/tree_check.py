@@ -1,0 +1,146 @@
+"""Is a network right on token trees? Found by measurement, not by name.
+
+Recurrent layers, attention biases made from distances in the batch, positions counted from the mask, and whatever
+else does not honour a tree's masks: each shows as a difference between a tree and single plain passes. Rounding
+shows too, so the measure is what padding and batching do to the same examples in the same precision.
+
+Shapes: B examples, D hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from concept_depth.extraction import token_tree
+from concept_depth.extraction.batches import run_batch
+from concept_depth.extraction.tree_forward import Form, TreeRunner, forms, refusal, wanted_part
+from concept_depth.subjects.attention import float_dtype, implementation
+from concept_depth.subjects.sites import Listener
+from concept_depth.subjects.subject import Encoded, Subject
+
+Rows = Mapping[str, torch.Tensor]
+
+# What rounding alone may do, as a share of the vector's length, where batching happens to change nothing.
+FLOOR = {torch.float64: 1e-13, torch.float32: 2e-6, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+ALLOWED_TIMES_BATCHED = 4.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether trees are right, and what was measured.
+
+    Args:
+        right: trees may be used.
+        reason: one clause; what went wrong, where they may not.
+        tree_error: largest relative difference between tree and single passes, over layers and examples.
+        batch_error: the same between right-padded batches and single passes.
+        tolerance: the tree's error must not exceed it.
+        form: how masks are handed over.
+        blocked: attention is computed by blocks.
+    """
+
+    right: bool
+    reason: str
+    tree_error: float | None = None
+    batch_error: float | None = None
+    tolerance: float | None = None
+    form: Form | None = None
+    blocked: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-serialisable; `from_dict` reads it."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Verdict:
+        """What `to_dict` wrote."""
+        form = value["form"]
+        made = None if form is None else Form(tuple(form["kinds"]), form["window"], form["chunk"])
+        return cls(**{**value, "form": made})
+
+
+def relative_error(found: Rows, expected: Rows) -> float:
+    """max over layers and examples of ‖found − expected‖ / ‖expected‖; infinite where anything is not finite."""
+    worst = 0.0
+    for name, wanted_BD in expected.items():
+        wanted_BD = wanted_BD.double()
+        difference_B = (found[name].double() - wanted_BD).norm(dim=1)
+        size_B = wanted_BD.norm(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
+        error = (difference_B / size_B).max().item()
+        worst = max(worst, error if error == error else float("inf"))
+    return worst
+
+
+def run_single(subject: Subject, ear: Listener, examples: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+    """The rows of each example alone, without padding: the reference of everything."""
+    parts = [run_batch(subject, ear, [example]) for example in examples]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def check_trees(
+    subject: Subject, ear: Listener, packs: Sequence[Sequence[Encoded]]
+) -> tuple[Verdict, list[dict[str, torch.Tensor]]]:
+    """Run packs as trees and compare some of their examples with plain passes.
+
+    Args:
+        subject: the network.
+        ear: an open listener on it.
+        packs: examples of each tree to try. For windows to show, one pack should hold the longest example, and one
+            as many tokens as any: some networks count windows in the batch, not on the path.
+
+    Returns:
+        The verdict, and where trees are right the rows of each pack, so that they need no second pass.
+    """
+    reason = refusal(subject)
+    if reason is not None:
+        return Verdict(False, reason), []
+    chosen = [_witnesses(pack) for pack in packs]
+    witnesses = [pack[i] for pack, picked in zip(packs, chosen, strict=True) for i in picked]
+    single = run_single(subject, ear, witnesses)
+    batch_error = relative_error(run_batch(subject, ear, witnesses), single)
+    floor = FLOOR.get(float_dtype(subject.module), FLOOR[torch.float32])
+    tolerance = max(ALLOWED_TIMES_BATCHED * batch_error, floor)
+    failed = []
+    for form in forms(subject, max(len(example.ids) for pack in packs for example in pack)):
+        runner = TreeRunner(subject, form, blocked=implementation(subject) == "sdpa")
+        try:
+            results = [runner.run(ear, pack) for pack in packs]
+        except Exception as error:  # any network's own code may fail on a mask that it does not know
+            failed.append(Verdict(False, f"{form}: {type(error).__name__}: {error}".splitlines()[0]))
+            continue
+        rows = [result for result, _ in results]
+        blocked = any(by_blocks for _, by_blocks in results)
+        found = {
+            name: torch.cat([part[name][picked] for part, picked in zip(rows, chosen, strict=True)])
+            for name in single
+        }
+        error_ = relative_error(found, single)
+        right = error_ <= tolerance < float("inf")
+        said = str(form) if right else f"{form}: a tree differs from single passes by {error_:.1e}"
+        verdict = Verdict(right, said, _finite(error_), _finite(batch_error), _finite(tolerance), form, blocked)
+        if right:
+            return verdict, rows
+        failed.append(verdict)
+    return min(failed, key=lambda verdict: verdict.tree_error or float("inf")), []
+
+
+def packs_to_check(packs: Sequence[Sequence[Encoded]]) -> list[int]:
+    """Numbers of the pack with the most tokens and the one with the longest example; often they are one."""
+    sizes = [token_tree.distinct_tokens([wanted_part(example) for example in pack]) for pack in packs]
+    depths = [max(len(wanted_part(example)) for example in pack) for pack in packs]
+    return sorted({sizes.index(max(sizes)), depths.index(max(depths))})
+
+
+def _witnesses(pack: Sequence[Encoded]) -> list[int]:
+    """The first and last example in the tree's order, and the longest: few, since each runs alone."""
+    order = sorted(range(len(pack)), key=lambda i: wanted_part(pack[i]))
+    longest = max(range(len(pack)), key=lambda i: (len(pack[i].ids), -i))
+    return sorted({order[0], order[-1], longest})
+
+
+def _finite(value: float) -> float | None:
+    return value if value < float("inf") else None
