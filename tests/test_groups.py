@@ -101,6 +101,14 @@ def test_city_sentences_do_not_chain_into_one_group():
     assert any(line.startswith("one slot puts") for line in found.details["refused"])
 
 
+def test_texts_without_a_twin_are_not_joined_by_their_template():
+    texts, labels, city = city_sentences(60)
+    lone = [f"The city of Alone{i} is in Faraway{i}." for i in range(100)]
+    found = derive_groups(texts + lone, [*labels, *(i % 2 for i in range(100))])
+    np.testing.assert_array_equal(found.groups[:120], city)
+    assert len(set(found.groups[120:])) == 100
+
+
 def test_groups_do_not_depend_on_the_order_of_examples():
     texts, labels, _ = city_sentences(40)
     order = np.random.default_rng(1).permutation(len(texts))

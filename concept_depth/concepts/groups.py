@@ -10,8 +10,8 @@ and joining all of them would put the whole set into one group. So several group
 
 1. `one slot`: all texts that differ in one slot, whatever their labels. Taken, unless it collapses or the set
    turns out to be made of designed twins (below);
-2. the best of these, judged by the share of examples whose group holds more than one class ("mixed"), then by the
-   number of groups, since a designed twin has the other label and its group is small:
+2. of the next four that with the most groups, among those that come within 2 % of the largest share of examples whose
+   group holds more than one class ("mixed"), since a designed twin has the other label and its group is small:
    `nearest twins`: texts joined only through their smallest set of one-slot variants with more than one class, and
    only when it is the smallest for each of them; `slot at the end`, `slot at the start`, `slot inside`: the same
    within one position of the slot. It also replaces 1 when at least 80 % of the examples are mixed in it and no
@@ -49,6 +49,7 @@ _TOKEN = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+(?:[-'./][^\W{_UNSPACED}]+
 _QUOTES = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "—": "-"})
 _POSITIONS = ("slot at the end", "slot at the start", "slot inside")
 DESIGNED = 0.8
+CLOSE = 0.02  # a few chance twins do not outweigh a far finer grouping
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,13 +122,21 @@ def derive_groups(texts: Sequence[str], labels: npt.ArrayLike | None = None) -> 
         finer = [accepted("nearest twins", variants.nearest_edges())]
         finer += [accepted(name, variants.nearest_edges(p)) for p, name in enumerate(_POSITIONS)]
         usable = [candidate for candidate in finer if candidate is not None]
-        # Rounded, so that a handful of chance twins does not outweigh a far finer grouping.
-        twins = max(usable, key=lambda g: (round(_share_mixed(g), 2), g.details["n_groups"]), default=None)
-        if twins is not None and (best is None or _share_mixed(twins) >= max(DESIGNED, _share_mixed(best) - 0.02)):
+        twins = _finest(usable)
+        if twins is not None and (
+            best is None or _share_mixed(twins) >= max(DESIGNED, _share_mixed(best) - CLOSE)
+        ):
             best = twins
     if best is None:
         best = Grouping(duplicates, describe(duplicates, "duplicates", labels=classes))
     return Grouping(best.groups, {**best.details, "refused": refused})
+
+
+def _finest(candidates: Sequence[Grouping]) -> Grouping | None:
+    """The one with the most groups among those that hold nearly as many mixed examples as any."""
+    most = max(map(_share_mixed, candidates), default=0.0)
+    close = [candidate for candidate in candidates if _share_mixed(candidate) >= most - CLOSE]
+    return max(close, key=lambda candidate: candidate.details["n_groups"], default=None)
 
 
 def _share_mixed(grouping: Grouping) -> float:
@@ -207,7 +216,10 @@ class _Variants:
     def nearest_edges(self, position: int | None = None) -> tuple[IntArray, IntArray]:
         """Pairs that connect the texts for which a set is their smallest with more than one class."""
         size = np.diff(self.start)
-        wanted = self.mixed if position is None else self.mixed & (self.position == position)
+        # A set too large for a group is a template, not twins: a text without a twin is not to be joined by it.
+        wanted = self.mixed & (size <= max(LARGEST * self.n, 2))
+        if position is not None:
+            wanted &= self.position == position
         entry_set = np.repeat(np.arange(len(size)), size)
         chosen = wanted[entry_set]
         smallest = np.full(self.n, np.iinfo(np.int64).max)
