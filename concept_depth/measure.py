@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from concept_depth.errors import InputError
+from concept_depth.processes import is_main
 
 if TYPE_CHECKING:
     from concept_depth.activations import Activations
@@ -273,8 +274,9 @@ def measure(
     depth = find_depth(scores, rule=settings.rule, references=references, min_gain=settings.min_gain)
     report(Stage.WRITING, 0.0)
     measured = Measurement(acts, scores, depth, references)
-    if folder is not None:
-        _write(measured, subject, concept, settings, folder, command, time.monotonic() - started)
+    if folder is not None and is_main():
+        run = {"command": command, "seconds": time.monotonic() - started}
+        _write(measured, subject, concept, settings, folder=folder, run=run)
     report(Stage.WRITING, 1.0)
     return measured
 
@@ -300,9 +302,9 @@ def _write(
     subject: Subject,
     concept: Concept,
     settings: Settings,
+    *,
     folder: Path,
-    command: str,
-    seconds: float,
+    run: Mapping[str, Any],
 ) -> None:
     from concept_depth.reporting.record import Report
 
@@ -318,6 +320,6 @@ def _write(
         concept=concept,
         references=measured.references,
         extras=extras,
-        run={"command": command, "seconds": seconds},
+        run=run,
     ).save(folder)
     measured.scores.save(folder / "scores.safetensors")

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from concept_depth import files
+from concept_depth.application import save_probe
 from concept_depth.errors import InputError
 from concept_depth.measure import Settings, Stage, check_job, load_subject, measure
+from concept_depth.processes import is_main
 
 if TYPE_CHECKING:
     from concept_depth.concepts.concept import Concept
@@ -201,11 +203,13 @@ def _run(
                 report(Stage.LOADING, 0.0)
                 loaded = None  # the old model goes before the new one comes
                 loaded = (key, load_subject(job.model, job.settings))
-            measure(loaded[1], concept, job.settings, folder=folder, progress=report, command=command)
+            measured = measure(loaded[1], concept, job.settings, folder=folder, progress=report, command=command)
+            if is_main():
+                save_probe(measured, concept, model=job.model, settings=job.settings, folder=folder)
+                files.write_json(folder / DONE, {"key": _key(job, concept)})
         except InputError as error:
             yield Outcome(job, folder, error=str(error), seconds=time.monotonic() - started)
             continue
-        files.write_json(folder / DONE, {"key": _key(job, concept)})
         yield Outcome(job, folder, seconds=time.monotonic() - started)
 
 

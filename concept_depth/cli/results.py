@@ -75,13 +75,13 @@ def compare(
 
     left, right = ({run.concept: run.folder for run in load_runs([folder])} for folder in (a, b))
     # A single run on each side is compared whatever the names: a noise changes the name of a concept.
-    pairs = [(name, left[name], right[name]) for name in left if name in right]
+    pairs = [(name, [left[name], right[name]]) for name in left if name in right]
     if not pairs and len(left) == len(right) == 1:
-        pairs = [(" / ".join([*left, *right]), *left.values(), *right.values())]
+        pairs = [(" / ".join(dict.fromkeys([*left, *right])), [*left.values(), *right.values()])]
     if not pairs:
         raise InputError(f"{a} and {b} have no concept in common: {', '.join(left)} against {', '.join(right)}")
     results = []
-    for name, *runs in pairs:
+    for name, runs in pairs:
         scores_a, scores_b = (LayerScores.load(run / "scores.safetensors") for run in runs if run is not None)
         results.append((name, compare_scores(scores_a, scores_b, rule=rule, random_state=seed)))
     if json_:

@@ -78,7 +78,8 @@ def run(
 ) -> int:
     """Measure at which layer of MODEL each CONCEPT becomes linearly separable (the main job)."""
     given = dict(locals())
-    from concept_depth.sweep import SETTING_NAMES, Plan, Settings
+    from concept_depth.measure import Settings
+    from concept_depth.sweep import SETTING_NAMES, Plan
 
     values = {name: given[name] for name in SETTING_NAMES if name in given}
     values |= {
