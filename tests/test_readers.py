@@ -337,6 +337,12 @@ def test_hub_data_sets_are_read_through_datasets(hub_folder):
     assert found == [30, ["0", "1"], "reviews", "train", "Film 0 was dull 0"]
 
 
+def test_a_broken_file_of_a_hub_data_set_is_one_sentence(hub_folder):
+    (hub_folder / "org" / "reviews" / "train.jsonl").write_text('{"review": "cut sho')
+    printed = run_offline(hub_folder, "hub:org/reviews").splitlines()
+    assert printed[-1].startswith("InputError cannot load hub:org/reviews (")
+
+
 def test_an_unreachable_hub_is_one_sentence(hub_folder):
     printed = run_offline(hub_folder, "hub:nobody/nothing@main")
     assert printed.startswith("InputError cannot load hub:nobody/nothing (")

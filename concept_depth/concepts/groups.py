@@ -10,8 +10,8 @@ and joining all of them would put the whole set into one group. So several group
 
 1. `one slot`: all texts that differ in one slot, whatever their labels. Taken, unless it collapses or the set
    turns out to be made of designed twins (below);
-2. of the next four that with the most groups, among those that come within 2 % of the largest share of examples whose
-   group holds more than one class ("mixed"), since a designed twin has the other label and its group is small:
+2. of the next four that with the most groups, among those that come within 2 % of the largest share of examples
+   whose group holds more than one class ("mixed"); a designed twin has the other label, and its group is small:
    `nearest twins`: texts joined only through their smallest set of one-slot variants with more than one class, and
    only when it is the smallest for each of them; `slot at the end`, `slot at the start`, `slot inside`: the same
    within one position of the slot. It also replaces 1 when at least 80 % of the examples are mixed in it and no

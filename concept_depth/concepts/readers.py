@@ -285,11 +285,12 @@ def hub_table(repository: str, config: str | None, split: str | None, revision: 
     """
     try:
         from datasets import ClassLabel, DatasetDict, load_dataset
+        from datasets.exceptions import DatasetsError
     except ImportError as error:
         raise InputError(f"hub:{repository} needs the package datasets; type pip install datasets") from error
     try:
         loaded = load_dataset(repository, config, revision=revision)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (DatasetsError, OSError, ValueError, RuntimeError, KeyError) as error:
         # Unknown names, unknown configs and no network all come as subclasses of these, with long texts.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
