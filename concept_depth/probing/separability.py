@@ -73,7 +73,7 @@ class Separability:
     proof: tuple[Fraction, ...] = field(default=(), repr=False)
 
     def verify(self, X: npt.ArrayLike, y: npt.ArrayLike) -> bool:
-        """Check the certificate in rational arithmetic, for samples of any size (some seconds for a million entries).
+        """Check the certificate in rational arithmetic; some seconds for a matrix of a million entries.
 
         Args:
             X: (N, D) the matrix given to `separability`.
