@@ -1,0 +1,304 @@
+"""Trees against single plain passes: every site, position, mask form; and what happens where trees are wrong."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import SENTENCES, VOCABULARY, causal_lm, word_tokenizer
+from transformers import AutoConfig, BloomConfig, MambaConfig
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from concept_depth import Concept, collect, from_model
+from concept_depth.extraction import plan as planning
+
+# Relative to a vector's length; float32 rounds at 6e-8, and a few hundred sums follow one another.
+RELATIVE = 2e-6
+
+SIZES = {"vocab_size": len(VOCABULARY), "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3}
+HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 96}
+CONFIGS = {
+    "llama": {**SIZES, **HEADS},
+    "qwen2": {**SIZES, **HEADS},
+    "qwen3": {**SIZES, **HEADS, "head_dim": 8},
+    "gemma3_text": {
+        **SIZES,
+        **HEADS,
+        "head_dim": 8,
+        "sliding_window": 8,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
+    "gemma2": {**SIZES, **HEADS, "head_dim": 8, "sliding_window": 8},
+    "mistral": {**SIZES, **HEADS, "sliding_window": 8},
+    "phi3": {**SIZES, **HEADS, "pad_token_id": 0, "sliding_window": 8},
+    "gpt_neox": {**SIZES, **HEADS},
+    "gpt2": {"vocab_size": len(VOCABULARY), "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 96},
+}
+
+PREFIX = "Is this statement true or false ? one two three four five six seven : {text}"
+
+
+def tiny(kind, **changes):
+    return causal_lm(AutoConfig.for_model(kind, **{**CONFIGS[kind], "initializer_range": 0.2, **changes}))
+
+
+def many(n=60, **changes):
+    """Sentences that share beginnings: an instruction in front of all, twins that differ at the end."""
+    rng = np.random.default_rng(0)
+    places = ["Paris", "Rome", "Lima", "Oslo"]
+    lands = ["France", "Italy", "Peru", "Norway", "Japan"]
+    texts = []
+    for i in range(n):
+        words = ["the", "city", "of", places[rng.integers(4)], "is", *(["not"] if i % 3 else []), "in"]
+        texts.append(" ".join([*words, lands[rng.integers(5)], *["."] * int(rng.integers(0, 3))]))
+    values = {"name": "many", "inputs": texts, "labels": np.arange(n) % 2, "classes": ("no", "yes")}
+    return Concept(**{**values, "template": PREFIX, **changes})
+
+
+def one_at_a_time(subject, concept):
+    """The slow way: each text alone, through hooks of the test's own, all tokens kept: (L, N, D)."""
+    parts = dict(subject.module.named_modules())
+    found = []
+    for example in subject.encode_concept(concept):
+        seen: dict[str, torch.Tensor] = {}
+        handles = []
+        for layer in subject.layers:
+            tap = subject.taps[layer.name]
+
+            def keep(value, name=layer.name, scale=tap.scale, seen=seen):
+                value = value[0] if isinstance(value, tuple) else value
+                seen[name] = value[0].clone() * scale
+
+            if tap.side == "input":
+                handles.append(
+                    parts[tap.path].register_forward_pre_hook(
+                        lambda _m, args, kwargs, keep=keep: keep(args[0] if args else kwargs["hidden_states"]),
+                        with_kwargs=True,
+                    )
+                )
+            else:
+                handles.append(parts[tap.path].register_forward_hook(lambda _m, _i, out, keep=keep: keep(out)))
+        with torch.no_grad():
+            subject.module(input_ids=torch.tensor([example.ids]), use_cache=False)
+        for handle in handles:
+            handle.remove()
+        found.append([seen[layer.name][list(example.rows)].double().mean(0).numpy() for layer in subject.layers])
+    return np.swapaxes(np.asarray(found), 0, 1)
+
+
+def assert_like_single(acts, expected):
+    found = np.stack([acts[name] for name in acts.names]).astype(np.float64)
+    difference = np.linalg.norm(found - expected, axis=2) / np.linalg.norm(expected, axis=2)
+    assert difference.max() < RELATIVE
+
+
+@pytest.mark.parametrize("kind", list(CONFIGS))
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_trees_give_what_single_passes_give(kind, attention):
+    model = tiny(kind)
+    if attention == "sdpa" and not model._supports_sdpa:
+        pytest.skip("Gemma 2 caps its attention scores, which SDPA cannot")
+    model.set_attn_implementation(attention)
+    subject = from_model(model, word_tokenizer())
+    concept = many()
+    acts = collect(subject, concept)
+    extraction = acts.provenance["extraction"]
+    assert extraction["path"] == "tree", extraction
+    # Premise: a window is shorter than the texts, and most tokens are shared.
+    assert extraction["distinct_tokens"] < 0.5 * extraction["tokens"]
+    assert min(len(example.ids) for example in subject.encode_concept(concept)) > 16
+    assert_like_single(acts, one_at_a_time(subject, concept))
+
+
+@pytest.mark.parametrize("site", ["resid_pre", "resid_mid", "attn_out", "mlp_out", "mlp_in"])
+@pytest.mark.parametrize("kind", ["llama", "gemma3_text"])
+def test_every_site_is_right_on_trees(kind, site):
+    subject = from_model(tiny(kind), word_tokenizer(), site=site)
+    acts = collect(subject, many(24))
+    assert acts.provenance["extraction"]["path"] == "tree"
+    assert_like_single(acts, one_at_a_time(subject, many(24)))
+
+
+@pytest.mark.parametrize("position", ["last", "first", "mean", "span", 3, -2])
+def test_every_position_is_right_on_trees(position):
+    subject = from_model(tiny("llama"), word_tokenizer(), position=position)
+    concept = many(24)
+    spans = [(text.index("city"), text.index("is")) for text in concept.inputs]
+    concept = many(24, spans=spans)
+    acts = collect(subject, concept, prefix_sharing=True)
+    assert acts.provenance["extraction"]["path"] == "tree"
+    assert_like_single(acts, one_at_a_time(subject, concept))
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 24, 70, 5000])
+def test_the_size_of_packs_does_not_matter(batch_tokens, monkeypatch):
+    monkeypatch.setattr(planning, "SHARD_BYTES", 3000)
+    subject = from_model(tiny("gemma3_text"), word_tokenizer())
+    acts = collect(subject, many(40), batch_tokens=batch_tokens)
+    assert acts.provenance["extraction"]["path"] == "tree"
+    assert_like_single(acts, one_at_a_time(subject, many(40)))
+
+
+def test_sdpa_is_served_by_blocks_and_put_back():
+    before = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    model = tiny("llama")
+    model.set_attn_implementation("sdpa")
+    acts = collect(from_model(model, word_tokenizer()), many(200))
+    assert acts.provenance["extraction"]["check"]["blocked"] is True
+    assert ALL_ATTENTION_FUNCTIONS["sdpa"] is before
+    assert model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        BloomConfig(vocab_size=len(VOCABULARY), hidden_size=32, n_layer=2, n_head=4),
+        MambaConfig(vocab_size=len(VOCABULARY), hidden_size=32, state_size=4, num_hidden_layers=2),
+    ],
+    ids=["alibi", "recurrent"],
+)
+def test_a_network_that_honours_no_tree_falls_back_and_the_record_says_why(config):
+    subject = from_model(causal_lm(config), word_tokenizer())
+    acts = collect(subject, many(24))
+    extraction = acts.provenance["extraction"]
+    assert extraction["path"] == "plain"
+    assert "network takes no" in extraction["reason"] or "differs from single passes" in extraction["reason"]
+    assert_like_single(acts, one_at_a_time(subject, many(24)))
+
+
+def test_a_wrong_mask_is_caught(monkeypatch):
+    """The check must be able to fail: a tree in which nodes see their cousins."""
+    from concept_depth.extraction import token_tree
+
+    true_mask = token_tree.ancestor_mask
+
+    def causal_only(tree, **_):
+        return true_mask(tree) | np.tri(len(tree), dtype=bool)
+
+    monkeypatch.setattr(token_tree, "ancestor_mask", causal_only)
+    model = tiny("llama")
+    model.set_attn_implementation("eager")
+    acts = collect(from_model(model, word_tokenizer()), many(24))
+    assert acts.provenance["extraction"]["path"] == "plain"
+    assert "differs from single passes" in acts.provenance["extraction"]["reason"]
+
+
+def test_where_little_is_shared_the_plain_path_runs():
+    concept = many(24, template=None, inputs=[f"{SENTENCES[i % 8]} {i}" for i in range(24)])
+    subject = from_model(tiny("llama"), word_tokenizer())
+    spread = concept.select(np.arange(8))
+    assert collect(subject, spread).provenance["extraction"]["path"] == "plain"
+    off = collect(subject, many(24), prefix_sharing=False).provenance["extraction"]
+    assert (off["path"], off["reason"]) == ("plain", "prefix sharing is switched off")
+
+
+# -- the store, killed and shared --------------------------------------------------------------------------------
+
+# One interpreter loads the libraries, and forks a child for each run: loading them takes longer than the runs.
+WORKER = """
+import hashlib, os, signal, sys, time
+sys.path.insert(0, {tests!r})
+import numpy as np
+import torch
+torch.set_num_threads(1)
+from test_tree_path import many, tiny, word_tokenizer
+from concept_depth import collect, from_model, processes
+from concept_depth.extraction import plan
+plan.SHARD_BYTES = 3000
+
+
+def run(cache, out, pause=0.0):
+    subject = from_model(tiny("gemma3_text"), word_tokenizer())
+    acts = collect(subject, many(120), cache_dir=cache, batch_tokens=40, progress=lambda *_: time.sleep(pause))
+    with open(f"{{out}}.{{processes.rank()}}", "w") as file:
+        file.write(hashlib.sha256(acts.numpy().tobytes()).hexdigest() + f" {{processes.size()}}")
+
+
+def fork(*args):
+    child = os.fork()
+    if child:
+        return child
+    try:
+        run(*args)
+        os._exit(0)
+    except BaseException as error:
+        print(repr(error), file=sys.stderr, flush=True)
+        os._exit(1)
+
+
+def wait(child):
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+"""
+
+KILL = """
+def finished():
+    return len([name for _, _, names in os.walk("killed") for name in names if name.startswith("shard-")])
+
+
+assert wait(fork("undisturbed", "first")) == 0
+rng = np.random.default_rng(0)
+partial = 0
+for goal in (0, 0, 1, 2, 3, 4, 4, 5, 6, 7):
+    child = fork("killed", "killed-out", 0.02)
+    while finished() < goal:
+        time.sleep(0.002)
+    time.sleep(rng.uniform(0.0, 0.1))
+    os.kill(child, signal.SIGKILL)
+    wait(child)
+    partial += finished() < 8
+assert partial > 3, "the kills came too late"
+assert wait(fork("killed", "resumed")) == 0
+"""
+
+TOGETHER = """
+children = [fork("shared", f"run{i}", 0.01 * i) for i in range(3)]
+assert [wait(child) for child in children] == [0, 0, 0]
+"""
+
+
+def execute(tmp_path, *parts, launcher=()):
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER.format(tests=os.path.dirname(__file__)) + "".join(parts))
+    done = subprocess.run(
+        [sys.executable, *launcher, str(script)],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def files_of(cache):
+    return {path.name: path.read_bytes() for path in sorted(cache.rglob("[!.]*")) if path.is_file()}
+
+
+def test_a_run_killed_at_random_moments_ends_in_the_same_bytes(tmp_path):
+    execute(tmp_path, KILL)
+    wanted = files_of(tmp_path / "undisturbed")
+    assert len(wanted) > 8, "a run must have many shards for a kill to fall between them"
+    assert files_of(tmp_path / "killed") == wanted
+    assert (tmp_path / "resumed.0").read_text() == (tmp_path / "first.0").read_text()
+
+
+def test_runs_that_share_a_cache_do_not_harm_each_other(tmp_path):
+    execute(tmp_path, TOGETHER)
+    assert len({(tmp_path / f"run{i}.0").read_text() for i in range(3)}) == 1
+
+
+def test_two_processes_give_the_same_activations_as_one(tmp_path):
+    alone, pair = tmp_path / "alone", tmp_path / "pair"
+    alone.mkdir()
+    pair.mkdir()
+    execute(alone, 'run("cache", "out")')
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    execute(pair, 'run("cache", "out")', launcher=launcher)
+    digest, processes = (alone / "out.0").read_text().split()
+    assert processes == "1"
+    assert [(pair / f"out.{rank}").read_text() for rank in range(2)] == [f"{digest} 2"] * 2
+    assert files_of(alone / "cache") == files_of(pair / "cache")
