@@ -8,6 +8,7 @@ Shapes: N examples, D features, P parameters in rotated coordinates (min(N, D), 
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 
 import torch
@@ -46,7 +47,7 @@ class Design:
     @staticmethod
     def _rotated(X_ND: Tensor, V: Tensor) -> Design:
         offset = X_ND.mean(0)
-        ones = torch.ones_like(X_ND[:, :1])
+        ones = X_ND.new_ones(X_ND.shape[0], 1)
         Z = torch.cat([(X_ND - offset) @ V, ones], 1)
         return Design(X_ND, offset, V, Z, Z.square().sum(0).double())
 
@@ -68,13 +69,17 @@ class Design:
 class Problems:
     """Logistic problems on one design, in coordinates scaled so that their Hessians are near the identity."""
 
-    def __init__(self, design: Design, sign_BN: Tensor, weight_BN: Tensor, C_B: Tensor, theta_BP: Tensor) -> None:
-        """`sign_BN` is -1 or +1; `weight_BN` is without C; C is float64; `theta_BP` are parameters near by."""
+    def __init__(
+        self, design: Design, sign_BN: Tensor, weight_BN: Tensor, C_B: Tensor, theta_BP: Tensor | None
+    ) -> None:
+        """`sign_BN` is -1 or +1; `weight_BN` is without C; C is float64; `theta_BP` is the start, None at zero."""
         self.Z, self.Z_T = design.Z, design.Z.T
         self.minus_sign = -sign_BN
         self.cost = weight_BN * C_B[:, None].to(weight_BN)
         self.signed_cost = self.minus_sign * self.cost
-        total = self._curvature(theta_BP).sum(1, dtype=torch.float64)
+        self.at_zero = theta_BP is None  # whether the first evaluation is, which needs no product
+        curved = 0.25 * self.cost if theta_BP is None else self._curvature(theta_BP)
+        total = curved.sum(1, dtype=torch.float64)
         curvature = total[:, None] / max(1, design.Z.shape[0]) * design.squares
         penalty = torch.ones_like(design.squares)
         penalty[-1] = 0.0
@@ -89,6 +94,10 @@ class Problems:
 
     def evaluate(self, x_BP: Tensor) -> tuple[Tensor, Tensor]:
         """Objective in float64 and gradient, at scaled parameters."""
+        if self.at_zero:
+            self.at_zero = False
+            objective = math.log(2.0) * self.cost.sum(1, dtype=torch.float64)
+            return objective, torch.mm(0.5 * self.signed_cost, self.Z).mul_(self.scale)
         theta = x_BP * self.scale
         margin = torch.mm(theta, self.Z_T).mul_(self.minus_sign)  # negated: what the loss rises with
         loss = linalg.vecdot(softplus(margin), self.cost)

@@ -54,7 +54,7 @@ class _Batch:
         B, R = x.shape
         self.index = torch.arange(B, device=x.device)
         self.x, self.f, self.g, self.hg = x, f, g, hg
-        self.pairs = x.new_zeros(B, 2 * memory, R)  # steps s, then H0 y
+        self.pairs = x.new_zeros(B, memory, 2, R)  # steps s and H0 y
         self.unroll = torch.eye(memory, dtype=x.dtype, device=x.device).repeat(B, 1, 1)
         self.yhy = x.new_zeros(B, memory, memory)
         self.gamma = x.new_ones(B)
@@ -77,17 +77,18 @@ class _Batch:
         allowed = tol * self.f
         return (-self.slope <= allowed) & (linalg.vecdot(self.g, self.hg) <= 10 * allowed)
 
-    def step(self, slot: int, moved: Tensor, trial: Tensor, g: Tensor, hg: Tensor) -> None:
+    def step(self, number: int, moved: Tensor, trial: Tensor, g: Tensor, hg: Tensor) -> None:
         """Move the problems of `moved`, write a pair of history (empty for the rest), find new directions."""
         memory = self.yhy.shape[1]
+        slot, used = number % memory, min(number + 1, memory)
         s, y, hy = trial - self.x, g - self.g, hg - self.hg
         curvature = linalg.vecdot(s, y)
         size = linalg.vecdot(y, hy)
         good = moved & (curvature > 1e-12 * size)
         # A pair enters with s'y = 1, so that the compact form's diagonal matrix is the identity.
         unit = torch.where(good, curvature.clamp_min(1e-37).rsqrt(), 0.0)[:, None]
-        torch.mul(s, unit, out=self.pairs[:, slot])
-        torch.mul(hy, unit, out=self.pairs[:, memory + slot])
+        torch.mul(s, unit, out=self.pairs[:, slot, 0])
+        torch.mul(hy, unit, out=self.pairs[:, slot, 1])
         self.gamma = torch.where(good, curvature / size.clamp_min(1e-37), self.gamma)
         before = None if bool(moved.all()) else (moved[:, None], self.direction, self.slope)
         if before is None:
@@ -96,31 +97,32 @@ class _Batch:
             self.x = torch.where(before[0], trial, self.x)
             self.g = torch.where(before[0], g, self.g)
             self.hg = torch.where(before[0], hg, self.hg)
-        self._direct(slot, y * unit)
+        self._direct(slot, used, y * unit)
         if before is not None:
             self.direction = torch.where(before[0], self.direction, before[1])
             self.slope = torch.where(moved, self.slope, before[2])
 
-    def _direct(self, slot: int, y: Tensor) -> None:
-        """Directions from the histories, whose newest pair is in `slot`.
+    def _direct(self, slot: int, used: int, y: Tensor) -> None:
+        """Directions from the histories, whose newest pair is in `slot`; the first `used` slots are filled.
 
         `unroll` is the inverse of the unit upper triangle of s_i'y_j (i not younger than j): dropping the oldest
         pair deletes its row and column, and a new pair adds one column, so it is never factorised.
         """
-        memory = self.yhy.shape[1]
-        dots = torch.bmm(self.pairs, torch.stack([y, self.g], 2))
-        sy, sg = dots[:, :memory, :1], dots[:, :memory, 1:]
-        self.yhy[:, :, slot] = self.yhy[:, slot, :] = dots[:, memory:, 0]
-        self.unroll[:, slot, :] = 0.0
-        self.unroll[:, :, slot] = 0.0
-        column = torch.bmm(self.unroll, sy)
-        self.unroll[:, :, slot] = -column[:, :, 0]
-        self.unroll[:, slot, slot] = 1.0
+        B, _, _, R = self.pairs.shape
+        pairs = self.pairs[:, :used].reshape(B, 2 * used, R)
+        dots = torch.bmm(pairs, torch.stack([y, self.g], 2)).reshape(B, used, 2, 2)
+        unroll, yhy = self.unroll[:, :used, :used], self.yhy[:, :used, :used]
+        yhy[:, :, slot] = yhy[:, slot, :] = dots[:, :, 1, 0]
+        unroll[:, slot, :] = 0.0
+        unroll[:, :, slot] = 0.0
+        column = torch.bmm(unroll, dots[:, :, 0, :1])
+        unroll[:, :, slot] = -column[:, :, 0]
+        unroll[:, slot, slot] = 1.0
         gamma = self.gamma[:, None, None]
-        u = torch.bmm(self.unroll, sg)
-        v = torch.bmm(self.unroll.mT, u + gamma * (torch.bmm(self.yhy, u) - dots[:, memory:, 1:]))
-        weights = torch.cat([v, -gamma * u], 1)
-        direction = torch.baddbmm(self.hg[:, None] * gamma, weights.mT, self.pairs)[:, 0].neg_()
+        u = torch.bmm(unroll, dots[:, :, 0, 1:])
+        v = torch.bmm(unroll.mT, u + gamma * (torch.bmm(yhy, u) - dots[:, :, 1, 1:]))
+        weights = torch.stack([v, -gamma * u], 2).reshape(B, 1, 2 * used)
+        direction = torch.baddbmm(self.hg[:, None] * gamma, weights, pairs)[:, 0].neg_()
         slope = linalg.vecdot(self.g, direction)
         right = slope < 0  # false by rounding only: the matrix is positive definite by construction
         if not bool(right.all()):
@@ -180,7 +182,7 @@ def minimise(
             shrink = (-fall / (2 * (rise - fall)).clamp_min(1e-300)).nan_to_num(0.1).clamp(0.1, 0.5)
             shorter = torch.where(finished, batch.alpha, batch.alpha * shrink.to(batch.alpha.dtype))
             batch.alpha = torch.where(moved, 1.0, shorter)
-        batch.step(round_ % memory, moved, trial, g, problems.precondition(g))
+        batch.step(round_ - 1, moved, trial, g, problems.precondition(g))
         done = done | batch.near(tol)
         finished = done | (batch.alpha < 1e-6)
     _write(out, batch, done)

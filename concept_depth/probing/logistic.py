@@ -211,7 +211,8 @@ class _Path:
         while first < length:
             members = [one for one in series if len(one) > first]
             wave = torch.tensor([b for one in members for b in one[first : first + step]], device=self.C.device)
-            start = torch.cat([self._start(one, first, min(first + step, len(one))) for one in members])
+            parts = [self._start(one, first, min(first + step, len(one))) for one in members] if first else None
+            start = None if parts is None else torch.cat(parts)
             rounds = self._minimise(wave, start, None, _PATIENCE_WITHOUT if narrow else self.max_iter)
             if narrow and not bool(self.fits.converged[wave].all()):
                 break
@@ -265,21 +266,26 @@ class _Path:
             if self.sharing and rounds >= patience:
                 self.sharing, self.hessians = False, None
 
-    def _problems(self, which: Tensor, start: Tensor) -> Problems:
+    def _problems(self, which: Tensor, start: Tensor | None) -> Problems:
         return Problems(self.design, self.sign[which], self.weight[which], self.C[which], start)
 
-    def _minimise(self, which: Tensor, start: Tensor, hessians: Hessians | None, patience: int) -> int:
-        """At most `patience` rounds on the problems `which`, in chunks; returns the most that one of them took."""
+    def _minimise(self, which: Tensor, start: Tensor | None, hessians: Hessians | None, patience: int) -> int:
+        """At most `patience` rounds on the problems `which`, in chunks; returns the most that one of them took.
+
+        `start` is None at zero.
+        """
         patience = min(patience, self.max_iter - int(self.fits.n_iter[which].max()))
         size = max(_NARROW, _CHUNK_ELEMENTS // max(1, self.design.Z.shape[0]))
         most = 0
         for k in range(0, which.numel(), size):
             chunk = which[k : k + size]
-            problems = self._problems(chunk, start[k : k + size])
+            near = None if start is None else start[k : k + size]
+            problems = self._problems(chunk, near)
             problems.hessian = hessians
             scale = problems.scale
+            x = torch.zeros_like(scale) if near is None else near / scale
             noise = 1e-6 if scale.dtype == torch.float32 else 1e-14
-            found = minimise(problems, start[k : k + size] / scale, tol=self.tol, max_iter=patience, noise=noise)
+            found = minimise(problems, x, tol=self.tol, max_iter=patience, noise=noise)
             self.fits.theta[chunk] = found.x * scale
             self.fits.n_iter[chunk] += found.n_iter
             self.fits.converged[chunk] = found.converged
