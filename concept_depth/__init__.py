@@ -26,6 +26,17 @@ _HOME = {
     "anchor": "subjects.anchoring",
     "collect": "extraction.collect",
     "collect_references": "extraction.references",
+    "score_layers": "probing.protocol",
+    "LayerScores": "probing.scores",
+    "LogisticProbe": "probing.probe",
+    "MassMeanProbe": "probing.probe",
+    "separability": "probing.separability",
+    "find_depth": "depth",
+    "Depth": "depth",
+    "Report": "reporting.record",
+    "Plan": "sweep",
+    "read_plan": "sweep",
+    "run_sweep": "sweep",
 }
 
 __all__ = sorted([*_HOME, "__version__"])

@@ -90,6 +90,9 @@ class Plan:
 def read_plan(path: str | Path) -> Plan:
     """A plan from a TOML file: `models`, `concepts`, any setting, and a table `[variants.NAME]` a variant.
 
+    Args:
+        path: the file; its keys are `models`, `concepts`, `variants` and the fields of `measure.Settings`.
+
     Raises:
         InputError: the file is absent, is not TOML, or has a key that is no setting.
     """
