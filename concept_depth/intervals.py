@@ -19,7 +19,7 @@ from concept_depth.errors import InputError
 from concept_depth.probing.bootstrap import Resampler
 from concept_depth.probing.nulls import threshold
 from concept_depth.probing.scores import LayerScores
-from concept_depth.rules import Rule, excess, positions
+from concept_depth.rules import ROUNDING, Rule, excess, positions
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -27,6 +27,8 @@ REPLICATES = 1000
 HALVINGS = 16  # of the sample itself, for its cross-fitted peak
 HALVINGS_EACH = 2  # of a replicate
 Z = 1.959964  # normal quantile of a two-sided 95 % interval
+Z_FIRST = 1.644854  # one-sided: only the true depth itself can be missed from this side
+Z_LAST = 2.241403  # one-sided and for two layers: each layer shortly before the true depth can err on this side
 LEVEL = 0.05
 
 
@@ -110,6 +112,9 @@ class Reading:
         """The rule's position among the layers; None where it names none."""
         if self.rule.name == "separable":
             return self._separable()
+        over = excess(self.rule, self.curve[None], np.array([self.peak]), self.chance, self._bar)
+        if over is not None:
+            return _first_that_holds(over[0], self._deviation, self.readable)
         curve = self.curve if self._rule_metric is None else self.scores.metric("accuracy").mean(1)
         found = float(self._fall(curve[None], np.array([self.peak]))[0])
         return None if np.isnan(found) else found
@@ -129,6 +134,13 @@ class Reading:
         curves = resampler.curves(weight, repeat)
         return curves, resampler.crossfitted_peaks(weight, repeat, HALVINGS_EACH, rng)
 
+    @cached_property
+    def _deviation(self) -> FloatArray:
+        """(L,) standard error of each layer's excess over what the rule asks for."""
+        curves, peaks = self._replicates
+        over_BL = excess(self.rule, curves, peaks, self.chance, self._bar)
+        return np.zeros(len(self.curve)) if over_BL is None else np.asarray(over_BL.std(0))
+
     def interval(self) -> tuple[float, float] | None:
         """95 % interval in layer numbers; None where the rule has none."""
         if self.rule.name == "separable":
@@ -137,9 +149,7 @@ class Reading:
         numbers = np.asarray(self.scores.numbers, np.float64)
         over = excess(self.rule, self.curve[None], np.array([self.peak]), self.chance, self._bar)
         if over is not None:
-            over_BL = excess(self.rule, curves, peaks, self.chance, self._bar)
-            assert over_BL is not None
-            low, high = _inverted(over[0], over_BL, self.readable)
+            low, high = _inverted(over[0], self._deviation, self.readable)
             return float(numbers[low]), float(numbers[high])
         if self._rule_metric is not None:
             resampler, rng = Resampler(self.scores, self._rule_metric), _rng(self.scores, 5)
@@ -199,17 +209,32 @@ def wilson(share: FloatArray, n: FloatArray) -> FloatArray:
     return np.stack([np.maximum(centre - reach, 0.0), np.minimum(centre + reach, 1.0)], -1)
 
 
-def _inverted(over_L: FloatArray, over_BL: FloatArray, readable_L: npt.NDArray[np.bool_]) -> tuple[int, int]:
+def _first_that_holds(
+    over_L: FloatArray, deviation_L: FloatArray, readable_L: npt.NDArray[np.bool_]
+) -> float | None:
+    """Position of the first layer that reaches the threshold, and not by a chance excursion.
+
+    The first of many noisy values to pass a threshold passes it too early. So a layer that passes by less than its
+    noise must still pass on average with the layer after it; where none does, the first to pass counts.
+    """
+    passes = (over_L >= -ROUNDING) & readable_L
+    after = np.append(np.where(readable_L, over_L, -np.inf)[1:], np.inf)
+    holds = passes & ((over_L >= Z * deviation_L) | (over_L + after >= -ROUNDING))
+    if not passes.any():
+        return None
+    return float((holds if holds.any() else passes).argmax())
+
+
+def _inverted(over_L: FloatArray, deviation_L: FloatArray, readable_L: npt.NDArray[np.bool_]) -> tuple[int, int]:
     """First layer that may have reached the threshold, and first that surely has.
 
     Args:
         over_L: by how much each layer exceeds the threshold.
-        over_BL: the same in replicates; only their spread is used.
+        deviation_L: standard errors of that.
         readable_L: layers that count.
     """
-    deviation = over_BL.std(0)
-    may = (over_L + Z * deviation >= -1e-12) & readable_L
-    surely = (over_L - Z * deviation >= -1e-12) & readable_L
+    may = (over_L + Z_FIRST * deviation_L >= -ROUNDING) & readable_L
+    surely = (over_L - Z_LAST * deviation_L >= -ROUNDING) & readable_L
     low = int(may.argmax()) if may.any() else int(np.flatnonzero(readable_L)[0])
     if not surely.any():
         return low, int(np.flatnonzero(readable_L)[-1])

@@ -20,7 +20,7 @@ FloatArray = npt.NDArray[np.float64]
 
 _JUMP = 1.1
 _STILL = 0.03
-_ROUNDING = 1e-12  # ratios of counts that differ by less are equal
+ROUNDING = 1e-12  # ratios of counts that differ by less are equal
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,9 @@ def positions(
     """
     over = excess(rule, curve_ML, peak_M, chance, bar)
     if over is not None:
-        return first_true(over >= -_ROUNDING)
+        return first_true(over >= -ROUNDING)
     if rule.name == "peak":
-        return first_true(curve_ML >= curve_ML.max(1, keepdims=True) - _ROUNDING)
+        return first_true(curve_ML >= curve_ML.max(1, keepdims=True) - ROUNDING)
     if rule.name == "centre":
         return _centre(curve_ML)
     at = np.flatnonzero(blocks)
@@ -138,7 +138,7 @@ def _centre(curve_ML: FloatArray) -> FloatArray:
     total = gain.sum(1)
     with np.errstate(invalid="ignore", divide="ignore"):
         centre = gain @ np.arange(1, curve_ML.shape[1]) / total
-    return np.where(total > _ROUNDING, centre, np.nan)
+    return np.where(total > ROUNDING, centre, np.nan)
 
 
 def jumping_layer(accuracy: npt.ArrayLike) -> int | None:
@@ -154,7 +154,7 @@ def jumping_layer(accuracy: npt.ArrayLike) -> int | None:
         InputError: not a curve of two or more finite accuracies.
     """
     rate = _rates(accuracy)
-    jumps = np.flatnonzero(rate >= _JUMP - _ROUNDING)
+    jumps = np.flatnonzero(rate >= _JUMP - ROUNDING)
     return int(jumps[0]) + 2 if len(jumps) else None
 
 
@@ -176,7 +176,7 @@ def converging_layer(accuracy: npt.ArrayLike, *, as_printed: bool = False) -> in
         InputError: not a curve of two or more finite accuracies, or no block satisfies the printed formula.
     """
     rate = _rates(accuracy)
-    changes = np.abs(rate - 1) >= _STILL - _ROUNDING
+    changes = np.abs(rate - 1) >= _STILL - ROUNDING
     if as_printed:
         still = np.flatnonzero(~changes)
         if not len(still):
