@@ -30,16 +30,15 @@ def test_the_printed_formula_names_one_of_the_last_two_blocks_on_every_curve(sha
 
 def test_the_jumping_layer_counts_from_one_and_is_mostly_missing(shared_data):
     jumps = {name: jumping_layer(accuracy) for name, accuracy in published_curves(shared_data).items()}
-    # Counted from 0 in the figures: Gemma-7B Coinflip 13, Cities 2, Counterfact 6, STSA 1; LLaMA-7B Coinflip 2,
-    ...
-    found = {name: layer
-    - 1 for name, layer in jumps.items() if layer is not None}
-       
-       
-       
-       
-        assert found == { "Gemma-7B/Coinflip": 13, "Gemma-7B/Cities":
-        2, "Gemma-7B/Counterfact": 6, "Gemma-7B/STSA": 1, "LLaMA-7B/Coinflip": 2, "LLaMA-7B/Cities": 4,
+    # The figures count blocks from 0.
+    found = {name: layer - 1 for name, layer in jumps.items() if layer is not None}
+    assert found == {
+        "Gemma-7B/Coinflip": 13,
+        "Gemma-7B/Cities": 2,
+        "Gemma-7B/Counterfact": 6,
+        "Gemma-7B/STSA": 1,
+        "LLaMA-7B/Coinflip": 2,
+        "LLaMA-7B/Cities": 4,
         "LLaMA-7B/Counterfact": 6,
         "LLaMA-7B/STSA": 12,
     }

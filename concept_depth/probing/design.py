@@ -42,18 +42,21 @@ class Design:
     def of(X_ND: Tensor, rotation: Tensor | None = None) -> Design:
         """Prepare X; `rotation` (D, D) saves the decomposition, and any orthogonal matrix is exact."""
         V = eigenvectors(X_ND) if rotation is None else rotation.to(X_ND)
-        return Design._rotated(X_ND, V)
-
-    @staticmethod
-    def _rotated(X_ND: Tensor, V: Tensor) -> Design:
         offset = X_ND.mean(0)
-        ones = X_ND.new_ones(X_ND.shape[0], 1)
-        Z = torch.cat([(X_ND - offset) @ V, ones], 1)
+        Z = torch.cat([(X_ND - offset) @ V, X_ND.new_ones(X_ND.shape[0], 1)], 1)
         return Design(X_ND, offset, V, Z, Z.square().sum(0).double())
+
+    def take(self, rows: Tensor) -> Design:
+        """Some rows, in the same coordinates."""
+        Z = self.Z[rows]
+        return Design(self.X[rows], self.offset, self.V, Z, Z.square().sum(0).double())
 
     def double(self) -> Design:
         """The same basis with coordinates computed in float64."""
-        return Design._rotated(self.X.double(), self.V.double())
+        X, V = self.X.double(), self.V.double()
+        ones = X.new_ones(X.shape[0], 1)
+        Z = torch.cat([(X - self.offset.double()) @ V, ones], 1)
+        return Design(X, self.offset.double(), V, Z, Z.square().sum(0))
 
     def to_features(self, theta_BP: Tensor) -> tuple[Tensor, Tensor]:
         """Coefficients (B, D) and intercepts (B,) in float64."""

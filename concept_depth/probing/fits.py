@@ -141,8 +141,8 @@ class _Layer:
             walking = np.flatnonzero(idle < _PATIENCE)
             if not len(walking):
                 break
-            # Nobody stops before the third value, so the first three are solved in one call; so are the last ones
-            of  # a few label vectors, since a few more problems in a call cost less than one more call.
+            # Nobody stops before the third value, so the first three are solved in one call; so are the last ones of
+            # a few label vectors, since a few more problems in a call cost less than one more call.
             few = len(walking) * (len(PENALTIES) - start) <= _FEW
             stop = len(PENALTIES) if few else max(start + 1, _PATIENCE + 1)
             loss_JM = sum(fold.losses(walking, PENALTIES[start:stop]) for fold in folds) / n
