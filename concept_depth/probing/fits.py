@@ -141,11 +141,11 @@ class _Layer:
             walking = np.flatnonzero(idle < _PATIENCE)
             if not len(walking):
                 break
-            # Nobody stops before the third value, so the first three are solved in one call; so are the last ones of
-            # a few label vectors, since a few more problems in a call cost less than one more call.
+            # Nobody stops before the third value, so the first three are solved in one call; so are the last ones
+            # of a few label vectors, since a few more problems in a call cost less than one more call.
             few = len(walking) * (len(PENALTIES) - start) <= _FEW
             stop = len(PENALTIES) if few else max(start + 1, _PATIENCE + 1)
-            loss_JM = sum(fold.losses(walking, PENALTIES[start:stop]) for fold in folds) / n
+            loss_JM = np.sum([fold.losses(walking, PENALTIES[start:stop]) for fold in folds], axis=0) / n
             for j, loss in zip(range(start, stop), loss_JM, strict=True):
                 still = idle[walking] < _PATIENCE
                 better = still & ((loss < best[walking] * (1 - _TIE)) | ~np.isfinite(best[walking]))
@@ -162,6 +162,7 @@ class _Fold:
     def __init__(self, layer: _Layer, train: IntArray, test: IntArray, outer: _Fold | None = None) -> None:
         """A fold standardised by its own training part; or a part of `outer`'s, in the coordinates of that."""
         self.layer, self.train, self.test = layer, train, test
+        self.design: Design
         device = layer.X.device
         if outer is not None:
             place = np.full(len(layer.X), -1)
