@@ -17,14 +17,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from inspect import signature
 from typing import Any
 
 import torch
 from torch import nn
 
 from concept_depth.errors import InputError
-from concept_depth.subjects.sites import evaluation_mode, first_tensor, incoming
+from concept_depth.subjects.sites import first_tensor, incoming, short_pass
 from concept_depth.subjects.subject import Layer, Tap
 
 # How mixers of tokens are called: as attributes of a block, and as classes.
@@ -94,37 +93,37 @@ def _watch(module: nn.Module, blocks: Sequence[str]) -> dict[str, list[_Event]]:
         handles.append(part.register_forward_pre_hook(before, with_kwargs=True))
         handles.append(part.register_forward_hook(after))
 
-    device = next((p.device for p in module.parameters() if p.device.type != "meta"), torch.device("cpu"))
-    arguments: dict[str, Any] = {"input_ids": torch.arange(1, 6, device=device)[None]}
-    if "use_cache" in signature(module.forward).parameters:
-        arguments["use_cache"] = False
-    with evaluation_mode(module):
-        try:
-            for block in blocks:
-                for path, part in module.get_submodule(block).named_modules():
-                    watch(f"{block}.{path}".rstrip("."), part, events[block])
-            with torch.inference_mode():
-                module(**arguments)
-        finally:
-            for handle in handles:
-                handle.remove()
+    try:
+        for block in blocks:
+            for path, part in module.get_submodule(block).named_modules():
+                watch(f"{block}.{path}".rstrip("."), part, events[block])
+        short_pass(module)
+    finally:
+        for handle in handles:
+            handle.remove()
     return events
 
 
 def _added(block: str, events: Sequence[_Event], site: str) -> Tap | None:
     """The tap of resid_mid, attn_out or mlp_out, or None where no pair of additions is found."""
     whole = next((event for event in events if event.path == block), None)
-    if whole is None or whole.taken is None or whole.given is None or whole.taken.shape != whole.given.shape:
+    if whole is None or whole.taken is None or whole.given is None or not _alike(whole.taken, whole.given):
         return None
     before, after = whole.taken, whole.given
     inner = [event for event in events if event.path != block]
     for middle in sorted(inner, key=lambda event: event.began):
-        if middle.taken is None or middle.taken.shape != before.shape or torch.equal(middle.taken, before):
+        if middle.taken is None or not _alike(middle.taken, before):
             continue
-        first = _term(middle.taken, before, (event for event in inner if event.ended < middle.began))
+        # Some networks flatten their batch on the way: the same numbers in rows.
+        taken = middle.taken.reshape(before.shape)
+        if torch.equal(taken, before):
+            continue
+        first = _term(taken, before, (event for event in inner if event.ended < middle.began))
         if first is None:
             continue
-        second = _term(after, middle.taken, (event for event in inner if event.began >= middle.began))
+        second = _term(
+            after.reshape(before.shape), taken, (event for event in inner if event.began >= middle.began)
+        )
         if second is None:
             continue
         if site == "resid_mid":
@@ -142,7 +141,7 @@ def _term(total: torch.Tensor, start: torch.Tensor, events: Iterable[_Event]) ->
         return None
     found: list[tuple[int, int, Tap]] = []
     for event in events:
-        if event.given is None or event.given.shape != total.shape:
+        if event.given is None or not _alike(event.given, total):
             continue
         given = event.given.double().flatten()
         if given.norm() == 0:
@@ -154,6 +153,10 @@ def _term(total: torch.Tensor, start: torch.Tensor, events: Iterable[_Event]) ->
             scale = 1.0 if abs(scale - 1) < tolerance else scale
             found.append((event.path.count("."), -event.ended, Tap(event.path, "output", scale)))
     return min(found, key=lambda item: item[:2])[2] if found else None
+
+
+def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.ndim > 0 and a.shape[-1] == b.shape[-1] and a.numel() == b.numel()
 
 
 def _mlp_in(block: str, events: Sequence[_Event]) -> Tap | None:

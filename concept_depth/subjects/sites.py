@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from inspect import signature
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -35,40 +37,115 @@ def check_site_and_position(site: str, position: str | int) -> None:
 def find_blocks(module: nn.Module, *, blocks: str | None = None) -> list[str]:
     """Names of the decoder's blocks in the order in which they run.
 
-    The blocks are the outermost list of modules with the most parameters. (Experts, heads and the like are lists
-    inside a block; lists of norms or embeddings are small.)
+    One pass over three tokens is watched. The blocks are the outermost list of modules, with the most parameters,
+    whose modules all take part, each once, and hand a stream on from one to the next. (Experts and heads are lists
+    inside a block; lists of norms or embeddings are small; a vision tower takes no part in reading text.)
 
     Args:
         module: the network.
         blocks: name of the list in `named_modules()`, to override the choice.
 
     Raises:
-        InputError: there is no such list.
+        InputError: there is no such list, or the network cannot read token ids alone.
     """
     lists = {
-        name: part
+        name: [f"{name}.{child}" for child, _ in part.named_children()]
         for name, part in module.named_modules()
-        if isinstance(part, nn.ModuleList | nn.Sequential) and len(part)
+        if name and isinstance(part, nn.ModuleList | nn.Sequential) and len(part)
     }
+    kind = type(module).__name__
     if blocks is not None:
         if blocks not in lists:
-            raise InputError(
-                f"{type(module).__name__} has no list of modules {blocks!r}; it has {', '.join(lists) or 'none'}"
-            )
-        return [f"{blocks}.{name}" for name, _ in lists[blocks].named_children()]
+            raise InputError(f"{kind} has no list of modules {blocks!r}; it has {', '.join(lists) or 'none'}")
+        return lists[blocks]
     outermost = [
-        name
-        for name in lists
-        if name and not any(name.startswith(f"{other}.") for other in lists if other and other != name)
+        name for name in lists if not any(name.startswith(f"{other}.") for other in lists if other != name)
     ]
-    if not outermost:
+    passes = _watch_lists(module, [path for name in outermost for path in lists[name]])
+    ran = [name for name in outermost if all(passes[path] for path in lists[name])]
+    # Modules that several blocks share count once a block: a list of one block run often is still a list.
+    parts = dict(module.named_modules())
+    size = {name: sum(p.numel() for path in lists[name] for p in parts[path].parameters()) for name in ran}
+    for name in sorted(ran, key=lambda name: -size[name]):
+        if any(len(passes[path]) > 1 for path in lists[name]):
+            raise InputError(
+                f"the blocks of {kind} run several times in one pass and have no one place in its depth; "
+                "use Subject.from_module on an unrolled network"
+            )
+        if _hands_on([passes[path][0] for path in lists[name]]):
+            return lists[name]
+    raise InputError(
+        f"{kind} has no list of blocks that hand a stream on from one to the next; "
+        "name it with blocks='…', or use Subject.from_module"
+    )
+
+
+_InOut = tuple[torch.Tensor | None, torch.Tensor | None]
+
+
+def _watch_lists(module: nn.Module, paths: Sequence[str]) -> dict[str, list[_InOut]]:
+    """What each module at `paths` takes and gives each time it runs in a pass over three tokens."""
+    parts = dict(module.named_modules())
+    seen: dict[str, list[_InOut]] = {path: [] for path in paths}
+    handles: list[Any] = []
+
+    def watch(path: str) -> None:
+        taken: list[torch.Tensor | None] = []
+
+        def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            tensor = incoming(args, kwargs)
+            # Clones: some networks add to their stream in place.
+            taken.append(None if tensor is None else tensor.clone())
+
+        def after(_module: nn.Module, _args: Any, output: Any) -> None:
+            tensor = first_tensor(output)
+            seen[path].append((taken.pop(), None if tensor is None else tensor.clone()))
+
+        handles.append(parts[path].register_forward_pre_hook(before, with_kwargs=True))
+        handles.append(parts[path].register_forward_hook(after))
+
+    try:
+        for path in paths:
+            watch(path)
+        short_pass(module)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def _hands_on(passes: Sequence[_InOut]) -> bool:
+    """Whether modules make one stream: all tensors have one shape, most outputs are the next input."""
+    shapes = {tensor.shape for pair in passes for tensor in pair if tensor is not None}
+    if len(shapes) != 1 or any(tensor is None for pair in passes for tensor in pair):
+        return False
+    handed = [
+        torch.equal(given, taken)
+        for (_, given), (taken, _) in pairwise(passes)
+        if given is not None and taken is not None
+    ]
+    return 2 * sum(handed) >= len(handed)
+
+
+def short_pass(module: nn.Module) -> None:
+    """Run a network over three tokens, in evaluation mode.
+
+    Raises:
+        InputError: it cannot read token ids alone.
+    """
+    device = next((p.device for p in module.parameters() if p.device.type != "meta"), torch.device("cpu"))
+    arguments: dict[str, Any] = {"input_ids": torch.arange(1, 4, device=device)[None]}
+    if "use_cache" in signature(module.forward).parameters:
+        arguments["use_cache"] = False
+    try:
+        with evaluation_mode(module), torch.inference_mode():
+            module(**arguments)
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"{type(module).__name__} holds no list of blocks; name it with blocks='…', or use Subject.from_module"
-        )
-    # Parameters that several elements share count once an element: a list of one block run often is still a list.
-    sizes = {name: sum(p.numel() for part in lists[name] for p in part.parameters()) for name in outermost}
-    largest = max(outermost, key=lambda name: sizes[name])
-    return [f"{largest}.{name}" for name, _ in lists[largest].named_children()]
+            f"{type(module).__name__} cannot read token ids alone ({reason}); "
+            "only decoder-only language models are supported"
+        ) from error
 
 
 def stream_taps(blocks: Sequence[str], site: str) -> tuple[tuple[Layer, ...], dict[str, Tap]]:
