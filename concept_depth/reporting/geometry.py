@@ -145,11 +145,11 @@ def _directions(
         hidden_ND = np.asarray(acts[name], dtype=np.float32)
         chosen = np.asarray(scores.C_chosen[i], dtype=np.float64)
         C = float(np.nanmedian(chosen)) if np.isfinite(chosen).any() else 0.01
-        directions = _fit_directions(hidden_ND, acts.labels, weights_NW, C)
+        directions, spread_D = _fit_directions(hidden_ND, acts.labels, weights_NW, C)
         wholes.append(directions[0])
         if len(directions) == 3:
             floor[i] = _cosine(directions[1], directions[2])
-        across_LS[i] = _across(hidden_ND[sample].astype(np.float64), directions[0])
+        across_LS[i] = _across(hidden_ND[sample], directions[0], spread_D)
         if i and np.dot(across_LS[i], across_LS[i - 1]) < 0:  # so that points do not jump to the other side
             across_LS[i] *= -1
     if len({whole.shape for whole in wholes}) > 1:
@@ -160,22 +160,24 @@ def _directions(
 
 def _fit_directions(
     hidden_ND: npt.NDArray[np.float32], labels: IntArray, weights_NW: FloatArray, C: float
-) -> list[FloatArray]:
-    """For each column of weights the probe's direction in the data's coordinates: (D,), or one a class, joined.
+) -> tuple[list[FloatArray], FloatArray]:
+    """For each column of weights the probe's direction in the data's coordinates, (D,) or one a class, joined;
+    and the (D,) standard deviations, 0 for features that carry nothing.
 
     All are solved in one call, on one standardisation, so that the halves differ from the whole in examples alone.
     """
     from concept_depth.probing.logistic import solve_logistic
 
     spread_D = hidden_ND.std(axis=0, dtype=np.float64)
-    # Directions without spread (layer 0 at the last token, where every text ends alike) carry nothing.
-    alive_D = spread_D > 1e-6 * max(float(spread_D.max()), 1e-30)
-    standard_ND = (hidden_ND[:, alive_D] - hidden_ND[:, alive_D].mean(axis=0, dtype=np.float64)) / spread_D[
-        alive_D
-    ]
+    mean_D = hidden_ND.mean(axis=0, dtype=np.float64)
+    # Features without spread (all of layer 0 at the last token, where every text ends alike) carry nothing.
+    alive_D = spread_D > 1e-6 * (np.abs(mean_D) + spread_D.max())
     K = int(labels.max()) + 1
     targets_NK = np.stack([labels == k for k in (range(K) if K > 2 else (1,))], axis=1).astype(np.float32)
     W = weights_NW.shape[1]
+    if not alive_D.any():
+        return [np.zeros(hidden_ND.shape[1] * targets_NK.shape[1])] * W, np.zeros_like(spread_D)
+    standard_ND = (hidden_ND[:, alive_D] - mean_D[alive_D]) / spread_D[alive_D]
     solution = solve_logistic(
         standard_ND.astype(np.float32),
         np.tile(targets_NK, (1, W)),
@@ -185,7 +187,7 @@ def _fit_directions(
     coef_DWK = np.zeros((hidden_ND.shape[1], W, targets_NK.shape[1]))
     scaled = np.asarray(solution.coef, dtype=np.float64) / spread_D[alive_D][:, None]
     coef_DWK[alive_D] = scaled.reshape(-1, W, targets_NK.shape[1])
-    return [coef_DWK[:, w].T.ravel() for w in range(W)]
+    return [coef_DWK[:, w].T.ravel() for w in range(W)], np.where(alive_D, spread_D, 0.0)
 
 
 def _cosine(a: FloatArray, b: FloatArray) -> float:
@@ -193,13 +195,21 @@ def _cosine(a: FloatArray, b: FloatArray) -> float:
     return float(a @ b) / norm if norm > 0 else float("nan")
 
 
-def _across(hidden_SD: FloatArray, direction: FloatArray) -> FloatArray:
-    """(S,): place along the widest direction of the sample that is orthogonal to the probe's, unit variance."""
-    centred = hidden_SD - hidden_SD.mean(axis=0)
-    if len(direction) == centred.shape[1] and np.linalg.norm(direction) > 0:
-        unit = direction / np.linalg.norm(direction)
+def _across(hidden_SD: npt.NDArray[np.float32], direction: FloatArray, spread_D: FloatArray) -> FloatArray:
+    """(S,): place along the widest direction of the sample that is orthogonal to the probe's, unit variance.
+
+    In standardised coordinates, as the probe sees them: the few features with values a thousand times the rest
+    would otherwise be all that there is to see.
+    """
+    scale_D = np.divide(1.0, spread_D, out=np.zeros_like(spread_D), where=spread_D > 0)
+    centred = (hidden_SD - hidden_SD.mean(axis=0)) * scale_D
+    if len(direction) == len(spread_D) and direction.any():
+        unit = direction * spread_D  # the direction in standardised coordinates
+        unit = unit / np.linalg.norm(unit)
         centred = centred - np.outer(centred @ unit, unit)
     gram = centred @ centred.T
+    if not gram.any():
+        return np.zeros(len(gram))
     place: FloatArray = np.linalg.eigh(gram)[1][:, -1] * np.sqrt(len(gram))
     # The sign of an eigenvector is arbitrary; the largest entry is made positive, so that runs agree.
     oriented: FloatArray = place * np.sign(place[np.argmax(np.abs(place))])

@@ -1,11 +1,11 @@
 """How results show themselves in a notebook: a sentence, a drawing, a small table, in the notebook's own colours.
 
-The functions take what they show by its attributes, so that `LayerScores`, `Depth` and `Report` can call them from
-`_repr_html_` without knowing anything else of reporting.
+`LayerScores` and `Depth` stand below reporting and must not import it, so `enable` tells IPython how to show them.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,18 @@ if TYPE_CHECKING:
 _FRAME = Markup('<div style="font:14px/1.5 system-ui,sans-serif;max-width:46em">{}</div>')
 _LINE = "#0072B2"
 _MARK = "#D55E00"
+
+
+def enable() -> bool:
+    """Let a running IPython show depths and scores as HTML; gives whether there is one."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    if shell is None:
+        return False
+    html = shell.display_formatter.formatters["text/html"]
+    html.for_type_by_name("concept_depth.depth", "Depth", depth_html)
+    html.for_type_by_name("concept_depth.probing.scores", "LayerScores", scores_html)
+    return True
 
 
 def report_html(run: Report) -> str:

@@ -40,7 +40,7 @@ def draw_curve(runs: Sequence[Report], metric: str | None) -> Figure:
     columns = min(len(concepts), 3)
     rows = math.ceil(len(concepts) / columns)
     if len(concepts) == 1:
-        drawn = _empty(COLUMN, 2.35)
+        drawn = _empty(COLUMN, 2.6)
     else:
         drawn = _empty(COLUMN if columns == 1 else PAGE, 1.75 * rows + 0.3)
     axes = drawn.subplots(rows, columns, squeeze=False, sharey=metric != "log_loss")
@@ -153,7 +153,7 @@ def _panel_of_many(
 def _shared_legend(drawn: Figure, axis: Axes, *, one: bool) -> None:
     handles, labels = axis.get_legend_handles_labels()
     if handles:
-        drawn.legend(handles, labels, loc="outside lower center", ncols=3 if one else 5, columnspacing=1.2)
+        drawn.legend(handles, labels, loc="outside lower center", ncols=2 if one else 4, columnspacing=1.2)
 
 
 def draw_ladder(runs: Sequence[Report], _metric: str | None) -> Figure:
@@ -173,7 +173,7 @@ def draw_ladder(runs: Sequence[Report], _metric: str | None) -> Figure:
     axis.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "¼", "½", "¾", "1"])
     axis.tick_params(axis="y", length=0)
     axis.spines["left"].set_visible(False)
-    axis.set_xlabel("relative depth at which the concept becomes linearly separable")
+    axis.set_xlabel("relative depth of linear separability")
     if len(lines) > 1:
         for which, line in enumerate(lines):
             axis.plot([], [], "o-", color=CYCLE[which % len(CYCLE)], ms=3, label=_short(line, 40))

@@ -145,12 +145,15 @@ def _anchoring(run: Report) -> dict[str, Any] | None:
     says = style.anchoring_score(run)
     if not anchoring or says is None:
         return None
+    calibrated = anchoring.get("calibrated")
+    calibrated = calibrated if isinstance(calibrated, Mapping) else {}
     metric = "balanced_accuracy" if "balanced_accuracy" in anchoring else "accuracy"
     known = [v for v in run.record["scores"]["means"].get(metric, run.curve()) if v is not None]
     best = max(known, default=None)
     gap = None if best is None else best - says
     return {
         "says": f"{100 * says:.0f} %",
+        "calibrated": f"{100 * calibrated[metric]:.0f} %" if calibrated.get(metric) is not None else None,
         "knows": None if best is None else f"{100 * best:.0f} %",
         "gap": None if gap is None else f"{100 * gap:+.0f}".replace("-", "−"),
         "rows": flatten({key: value for key, value in anchoring.items() if not _is_long(value)}),
