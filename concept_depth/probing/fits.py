@@ -34,7 +34,7 @@ PENALTIES = tuple(float(value) for value in np.geomspace(10.0, 1e-4, 8))
 
 _TIE = 1e-4  # relative difference of log-loss below which the stronger penalty stays
 _PATIENCE = 2  # values in a row that are no better, after which the walk ends
-_FEW = 24  # problems left on the grid that are rather solved at once than one value after the other
+_FEW = 4  # label vectors whose inner parts are rather solved together, with weights, than each on its own rows
 _TOL_INNER = 1e-4  # relative distance from the optimum; choosing among a handful of C needs no more
 _TOL = 1e-6
 _MAX_ITER = 1000
@@ -141,11 +141,15 @@ class _Layer:
             walking = np.flatnonzero(idle < _PATIENCE)
             if not len(walking):
                 break
-            # Nobody stops before the third value, so the first three are solved in one call; so are the last ones
-            # of a few label vectors, since a few more problems in a call cost less than one more call.
-            few = len(walking) * (len(PENALTIES) - start) <= _FEW
-            stop = len(PENALTIES) if few else max(start + 1, _PATIENCE + 1)
-            loss_JM = np.sum([fold.losses(walking, PENALTIES[start:stop]) for fold in folds], axis=0) / n
+            # Nobody stops before the third value, so the first three are solved in one call. The later ones of a
+            # few label vectors too, all inner parts together: some more problems in a call cost less than more calls.
+            few = len(walking) <= _FEW
+            stop = min(start + (_PATIENCE + 1 if few or not start else 1), len(PENALTIES))
+            grid = PENALTIES[start:stop]
+            if few:
+                loss_JM = outer.masked_losses(inner, walking, grid) / n
+            else:
+                loss_JM = np.sum([fold.losses(walking, grid) for fold in folds], axis=0) / n
             for j, loss in zip(range(start, stop), loss_JM, strict=True):
                 still = idle[walking] < _PATIENCE
                 better = still & ((loss < best[walking] * (1 - _TIE)) | ~np.isfinite(best[walking]))
@@ -178,9 +182,11 @@ class _Fold:
         self.Z_test = torch.cat([Z, Z.new_ones(len(Z), 1)], 1)
 
     def decide(
-        self, which: IntArray, C_B: npt.NDArray[np.floating], tol: float
+        self, which: IntArray, C_B: npt.NDArray[np.floating], tol: float, weight_BN: Tensor | None = None
     ) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
         """Decisions on the test part of label vectors `which` (B,), each with its C, and whether they converged.
+
+        `weight_BN` are the training examples' weights; None is all ones.
 
         Returns:
             decisions (B, n_test) for two classes, else log-probabilities (B, n_test, K); converged (B,).
@@ -192,7 +198,8 @@ class _Fold:
         Y = torch.as_tensor(np.concatenate(ones), device=self.Z_test.device)
         sign = 2 * Y.to(self.Z_test.dtype) - 1
         C = torch.as_tensor(np.tile(C_B, len(ones)), dtype=torch.float64, device=sign.device)
-        weight = torch.ones_like(sign[:1]).expand(sign.shape)
+        one = torch.ones_like(sign[:1]).expand(sign.shape)
+        weight = one if weight_BN is None else weight_BN.to(sign).repeat(len(ones), 1)
         fits = fit_path(self.design, sign, weight, C, tol=tol, max_iter=_MAX_ITER)
         self.layer.n_fits += len(sign)
         z = (fits.theta.to(self.Z_test.dtype) @ self.Z_test.T).double().cpu().numpy()
@@ -207,6 +214,23 @@ class _Fold:
         labels = self.layer.plan.labelings[repeated][:, self.test]
         likelihood = metrics.log_likelihood(decided, labels, self.layer.plan.n_classes)
         return np.asarray(-likelihood.sum(-1).reshape(len(penalties), len(which)))
+
+    def masked_losses(self, inner: Sequence[Pair], which: IntArray, penalties: Sequence[float]) -> FloatArray:
+        """(J, B) log-loss summed over the inner test parts: all in one call, rows left out by weights."""
+        whole = _Fold(self.layer, self.train, self.train, self)
+        parts = [[np.isin(self.train, part) for part in pair] for pair in inner]
+        size = len(penalties) * len(which)
+        train_FN = torch.as_tensor(np.stack([train for train, _ in parts]), device=self.Z_test.device)
+        test_BN = np.repeat(np.stack([test for _, test in parts]), size, axis=0)
+        C = np.concatenate(
+            [np.repeat(1.0 / (np.asarray(penalties) * train.sum()), len(which)) for train, _ in parts]
+        )
+        repeated = np.tile(which, len(penalties) * len(parts))
+        decided, _ = whole.decide(repeated, C, _TOL_INNER, train_FN.repeat_interleave(size, 0))
+        labels = self.layer.plan.labelings[repeated][:, self.train]
+        likelihood = metrics.log_likelihood(decided, labels, self.layer.plan.n_classes)
+        loss = -(likelihood * test_BN).sum(-1)
+        return np.asarray(loss.reshape(len(parts), len(penalties), len(which)).sum(0))
 
 
 def moments(X: Tensor, standardize: bool | str) -> tuple[Tensor, Tensor]:
