@@ -142,7 +142,7 @@ class _Layer:
             if not len(walking):
                 break
             # Nobody stops before the third value, so the first three are solved in one call. The later ones of a
-            # few label vectors too, all inner parts together: some more problems in a call cost less than more calls.
+            # few label vectors too, all inner parts together: more problems in a call cost less than more calls.
             few = len(walking) <= _FEW
             stop = min(start + (_PATIENCE + 1 if few or not start else 1), len(PENALTIES))
             grid = PENALTIES[start:stop]
