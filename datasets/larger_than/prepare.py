@@ -15,9 +15,9 @@ rng = random.Random(3)
 examples = []
 seen: set[int] = set()
 while len(examples) < 4 * GROUPS:
-    # The middle is log-uniform. The gap is small beside it: with a large one, a leading digit would tell.
-    middle = round(10 ** (1.2 + 2.75 * rng.random()))
-    gap = between(rng, 1, max(2, middle // 8))
+    # The middle is log-uniform, the gap a fifth to three fifths of it: with more, a leading digit would tell.
+    middle = round(10 ** (1.4 + 2.38 * rng.random()))
+    gap = between(rng, middle // 5, 3 * middle // 5)
     numbers = {middle - gap, middle, middle + gap}
     if numbers & seen:
         continue

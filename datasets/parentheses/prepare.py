@@ -1,68 +1,77 @@
-"""Is a string of parentheses balanced? Nested 2 to 5 deep."""
+"""Is a string of parentheses balanced? Nested 2 to 5 deep.
+
+What is easy to count is equal in a balanced string and its unbalanced twin: signs, opening and closing ones, the
+deepest nesting, every sequence of three signs, the first four and last two signs, and the mean place of the opening ones. A
+mere shuffle would not do: there opening signs stand later in the unbalanced string, and the first layers of a
+network sum that up.
+"""
 
 from __future__ import annotations
 
 import random
 import sys
+from collections import Counter
+from itertools import accumulate
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "_making"))
 
 from making import between, example, write
 
-GROUPS_PER_STEP = 160
+GROUPS_PER_STEP = 152
+BEGIN, END = 4, 2
+LOWEST = -2
+MOST_DRAWN = 300_000
 
 
-def balanced(rng: random.Random, pairs: int) -> str:
-    """A balanced string: at each place opening or closing at random, where both are possible."""
-    text, depth = "", 0
-    while len(text) < 2 * pairs:
-        closing = 2 * pairs - len(text) == depth or (depth > 0 and rng.random() < 0.5)
-        text += ")" if closing else "("
-        depth += -1 if closing else 1
-    return text
+def string(rng: random.Random, pairs: int, deepest: int) -> str:
+    """A random string of as many opening as closing signs within the depths; opens first, closes last."""
+    text, level = "(", 1
+    for left in range(2 * pairs - 2, 0, -1):
+        # The last sign closes, so one level is open before it, and every level must be within reach of that.
+        steps = [step for step in (1, -1) if LOWEST <= level + step <= deepest and abs(level + step - 1) < left]
+        step = steps[int(rng.random() * len(steps))]
+        text, level = text + ("(" if step == 1 else ")"), level + step
+    return text + ")"
 
 
-def nesting(text: str) -> int:
-    """How deep a balanced string is nested."""
-    return max(2 * text[:end].count("(") - end for end in range(1, len(text) + 1))
+def easy(text: str) -> tuple[object, ...]:
+    """Everything that must be equal in twins; the sum of depths stands for the mean place of opening signs."""
+    threes = Counter(map("".join, zip(text, text[1:], text[2:], strict=False)))
+    return text[:BEGIN], text[-END:], sum(depths(text)), frozenset(threes.items())
 
 
-def runs(text: str) -> tuple[int, int]:
-    """How many signs of opening the string begins with, and of closing it ends with."""
-    return len(text) - len(text.lstrip("(")), len(text) - len(text.rstrip(")"))
+def depths(text: str) -> list[int]:
+    """How many parentheses are open behind each sign."""
+    return list(accumulate(1 if sign == "(" else -1 for sign in text))
 
 
-def rotations(text: str) -> list[str]:
-    """The string turned round so that it closes before it opens, without a trace in its short sequences.
-
-    Turned at a place inside, a balanced string has the same neighbours everywhere but at the seam. Only places
-    whose two sides look like the two ends of the string are taken: then every short sequence of signs comes as
-    often before as after, and the string still begins with opening and ends with closing.
-    """
-    turned = []
-    for cut in range(1, len(text)):
-        inside = text[cut - 1 : cut + 1] == ")(" and 2 * text[:cut].count("(") > cut
-        if inside and (runs(text[cut:])[0], runs(text[:cut])[1]) == runs(text):
-            turned.append(text[cut:] + text[:cut])
-    return turned
+def twins(rng: random.Random, deepest: int) -> list[tuple[str, str]]:
+    """Balanced strings, each with an unbalanced one that is like it in all that is easy."""
+    waiting: dict[tuple[object, ...], dict[bool, list[str]]] = {}
+    seen: set[str] = set()
+    found: list[tuple[str, str]] = []
+    for _ in range(MOST_DRAWN):
+        text = string(rng, between(rng, 7, 12), deepest)
+        levels = depths(text)
+        # Below zero within the beginning it could have no twin.
+        if text in seen or max(levels) < deepest or min(levels[:BEGIN]) < 0:
+            continue
+        seen.add(text)
+        alike = waiting.setdefault(easy(text), {True: [], False: []})
+        alike[min(levels) >= 0].append(text)
+        if alike[True] and alike[False]:
+            found.append((alike[True].pop(0), alike[False].pop(0)))
+        if len(found) == GROUPS_PER_STEP:
+            return found
+    raise RuntimeError(f"only {len(found)} pairs of strings nested {deepest} deep; draw from longer ones")
 
 
 rng = random.Random(18)
 examples = []
-seen: set[str] = set()
-group = 0
 for steps in (2, 3, 4, 5):
-    made = 0
-    while made < GROUPS_PER_STEP:
-        text = balanced(rng, between(rng, steps + 3, steps + 9))
-        candidates = [other for other in rotations(text) if other not in seen] if nesting(text) == steps else []
-        if text in seen or not candidates:
-            continue
-        twins = [(text, "balanced"), (candidates[int(rng.random() * len(candidates))], "unbalanced")]
-        for signs, label in twins:
-            seen.add(signs)
-            examples.append(example(" ".join(signs), label, group, steps=steps, pairs=len(signs) // 2))
-        group += 1
-        made += 1
+    for pair in twins(rng, steps):
+        for text, label in zip(pair, ("balanced", "unbalanced"), strict=True):
+            group = len(examples) // 2
+            examples.append(example(" ".join(text), label, group, steps=steps, pairs=len(text) // 2))
 write(examples, __file__)
