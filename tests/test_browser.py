@@ -252,6 +252,17 @@ def test_everything_that_can_be_operated_has_a_name(browser, pages):
         assert nameless == []
 
 
+@pytest.mark.parametrize("name", ["one", "many", "hostile"])
+def test_a_page_fits_a_telephone(browser, pages, name):
+    browser.command("Emulation.setDeviceMetricsOverride", width=360, height=740, deviceScaleFactor=1, mobile=True)
+    try:
+        browser.open(pages[name])
+        draw_everything(browser)
+        assert browser.js("return document.documentElement.scrollWidth") <= 360
+    finally:
+        browser.command("Emulation.clearDeviceMetricsOverride")
+
+
 def test_without_scripts_the_results_still_stand_there(browser, pages):
     browser.command("Emulation.setScriptExecutionDisabled", value=True)
     try:
