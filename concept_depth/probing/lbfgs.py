@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, linalg
 
 _ARMIJO = 1e-4
+_CERTAIN = 0.1  # share of the tolerance at which the fixed matrix alone is believed
 _COMPACT_BELOW = 0.85  # share of unfinished problems below which the batch is compacted
 
 
@@ -54,7 +55,8 @@ class _Batch:
         B, R = x.shape
         self.index = torch.arange(B, device=x.device)
         self.x, self.f, self.g, self.hg = x, f, g, hg
-        self.pairs = x.new_zeros(B, memory, 2, R)  # steps s and H0 y
+        # Steps s and H0 y; made with the first pair, when the easy problems have left. Empty slots are never read.
+        self.pairs = x.new_empty(B, 0, 2, R)
         self.unroll = torch.eye(memory, dtype=x.dtype, device=x.device).repeat(B, 1, 1)
         self.yhy = x.new_zeros(B, memory, memory)
         self.gamma = x.new_ones(B)
@@ -75,12 +77,31 @@ class _Batch:
         from one pair, is that of the steepest direction), so the fixed matrix must agree within a factor of 10.
         """
         allowed = tol * self.f
-        return (-self.slope <= allowed) & (linalg.vecdot(self.g, self.hg) <= 10 * allowed)
+        near: Tensor = (-self.slope <= allowed) & (linalg.vecdot(self.g, self.hg) <= 10 * allowed)
+        return near
 
-    def step(self, number: int, moved: Tensor, trial: Tensor, g: Tensor, hg: Tensor) -> None:
+    def accept(self, f: Tensor, g: Tensor, finished: Tensor, noise: float) -> Tensor:
+        """Which trial points are good; the steps of the others are shortened."""
+        fall = self.alpha.double() * self.slope
+        rise = f - self.f
+        # Near the minimum the objective's change drowns in rounding; the slope still tells (Hager and Zhang 2005).
+        flat = (rise <= noise * f.abs()) & (linalg.vecdot(g, self.direction) <= -0.8 * self.slope)
+        good: Tensor = (rise <= _ARMIJO * fall) | flat
+        if bool(good.all()):
+            self.alpha.fill_(1.0)
+            return good
+        # Minimum of the parabola through both values and the first slope, kept within [0.1, 0.5] of the step.
+        shrink = (-fall / (2 * (rise - fall)).clamp_min(1e-300)).nan_to_num(0.1).clamp(0.1, 0.5)
+        shorter = torch.where(finished, self.alpha, self.alpha * shrink.to(self.alpha.dtype))
+        self.alpha = torch.where(good & ~finished, 1.0, shorter)
+        return good
+
+    def step(self, number: int, moved: Tensor, trial: Tensor, f: Tensor, g: Tensor, hg: Tensor) -> None:
         """Move the problems of `moved`, write a pair of history (empty for the rest), find new directions."""
         memory = self.yhy.shape[1]
         slot, used = number % memory, min(number + 1, memory)
+        if number == 0:
+            self.pairs = self.x.new_empty(self.x.shape[0], memory, 2, self.x.shape[1])
         s, y, hy = trial - self.x, g - self.g, hg - self.hg
         curvature = linalg.vecdot(s, y)
         size = linalg.vecdot(y, hy)
@@ -92,8 +113,9 @@ class _Batch:
         self.gamma = torch.where(good, curvature / size.clamp_min(1e-37), self.gamma)
         before = None if bool(moved.all()) else (moved[:, None], self.direction, self.slope)
         if before is None:
-            self.x, self.g, self.hg = trial, g, hg
+            self.x, self.f, self.g, self.hg = trial, f, g, hg
         else:
+            self.f = torch.where(moved, f, self.f)
             self.x = torch.where(before[0], trial, self.x)
             self.g = torch.where(before[0], g, self.g)
             self.hg = torch.where(before[0], hg, self.hg)
@@ -155,7 +177,7 @@ def minimise(
     )
     done = batch.near(tol)
     finished = done | ~torch.isfinite(f)
-    for round_ in range(1, max_iter):
+    for number in range(max_iter - 1):
         left = finished.numel() - int(finished.sum())
         if left < _COMPACT_BELOW * finished.numel() or left == 0:
             _write(out, batch, done)
@@ -167,22 +189,21 @@ def minimise(
             done, finished = done[going], finished[going]
         trial = torch.addcmul(batch.x, batch.alpha[:, None], batch.direction)
         f, g = problems.evaluate(trial)
-        fall = batch.alpha.double() * batch.slope
-        rise = f - batch.f
-        # Near the minimum the objective's change drowns in rounding; the slope still tells (Hager and Zhang 2005).
-        flat = (rise <= noise * f.abs()) & (linalg.vecdot(g, batch.direction) <= -0.8 * batch.slope)
-        moved = ((rise <= _ARMIJO * fall) | flat) & ~finished
+        hg = problems.precondition(g)
         batch.n_iter += ~finished
-        if bool(moved.all()):
-            batch.f = f
-            batch.alpha.fill_(1.0)
-        else:
-            batch.f = torch.where(moved, f, batch.f)
-            # Minimum of the parabola through both values and the first slope, kept within [0.1, 0.5] of the step.
-            shrink = (-fall / (2 * (rise - fall)).clamp_min(1e-300)).nan_to_num(0.1).clamp(0.1, 0.5)
-            shorter = torch.where(finished, batch.alpha, batch.alpha * shrink.to(batch.alpha.dtype))
-            batch.alpha = torch.where(moved, 1.0, shorter)
-        batch.step(round_ - 1, moved, trial, g, problems.precondition(g))
+        moved = batch.accept(f, g, finished, noise) & ~finished
+        early = moved & (linalg.vecdot(g, hg) <= _CERTAIN * tol * f)
+        if int(early.sum()) > (1 - _COMPACT_BELOW) * early.numel():
+            # Certain already by the fixed matrix: out, before the costlier direction is made.
+            where = batch.index[early]
+            out.x[where], out.objective[where], out.n_iter[where] = trial[early], f[early], batch.n_iter[early]
+            out.converged[where] = True
+            rest = ~early
+            batch.keep(rest)
+            problems.keep(rest)
+            trial, f, g, hg, moved = trial[rest], f[rest], g[rest], hg[rest], moved[rest]
+            done, finished = done[rest], finished[rest]
+        batch.step(number, moved, trial, f, g, hg)
         done = done | batch.near(tol)
         finished = done | (batch.alpha < 1e-6)
     _write(out, batch, done)
