@@ -189,3 +189,26 @@ def test_numbers_are_shown_short_and_never_as_a_wrong_zero():
 
 def test_the_same_runs_give_the_same_page():
     assert render([run()]) == render([run()])
+
+
+def test_what_else_was_measured_has_its_section():
+    from dataclasses import replace
+
+    plain = run()
+    record = {
+        **plain.record,
+        "anchoring": {"accuracy": 0.6, "balanced_accuracy": 0.61, "calibrated": {"balanced_accuracy": 0.7}},
+        "paired": [{"condition": "noise <letters>", "delta_depth": -0.1, "interval": [-0.2, 0.0], "p": 0.04}],
+        "tokens": ["yes (3 tokens): The| city|【.】", {"tokens": ["<b>", "."], "rows": [0], "label": "no"}],
+        "separability": [{"separable": False, "margin": 0.0, "cover_probability": 0.5, "n_directions": None}] * 9,
+    }
+    page = Page(render([replace(plain, record=record)]))
+    assert page.open == []
+    for words in ("61 % right when asked", "70 % once its bias", "noise <letters>", "−0.10", "not separable"):
+        assert words in page.text, words
+    marked = [
+        attributes["class"]
+        for tag, attributes in page.elements
+        if (attributes.get("class") or "").startswith("token")
+    ]
+    assert [name.endswith("read") for name in marked if name != "tokens"] == [False, False, True, True, False]

@@ -35,6 +35,7 @@ def _empty(width: float, height: float) -> Figure:
 
 
 def draw_curve(runs: Sequence[Report], metric: str | None) -> Figure:
+    """Score by layer, a panel a concept: one run in full, several runs as lines over relative depth."""
     concepts = style.by_concept(runs)
     lines = style.lines_of(runs)
     columns = min(len(concepts), 3)
@@ -157,6 +158,7 @@ def _shared_legend(drawn: Figure, axis: Axes, *, one: bool) -> None:
 
 
 def draw_ladder(runs: Sequence[Report], _metric: str | None) -> Figure:
+    """Concepts ordered by relative depth, each run a dot with its interval."""
     concepts, lines = style.by_concept(runs), style.lines_of(runs)
     drawn = _empty(COLUMN, 0.55 + 0.2 * len(concepts) * max(1.0, 0.55 * len(lines)) + 0.12 * len(lines))
     axis = drawn.subplots()
@@ -194,6 +196,7 @@ def _rung(axis: Axes, run: Report, row: float, colour: str) -> None:
 
 
 def draw_heatmap(runs: Sequence[Report], _metric: str | None) -> Figure:
+    """Relative depth of every concept on every model or condition."""
     import matplotlib
 
     concepts, lines = style.by_concept(runs), style.lines_of(runs)
@@ -231,6 +234,7 @@ def depth_cell(depth: Any) -> str:
 
 
 def draw_space(runs: Sequence[Report], _metric: str | None) -> Figure:
+    """The examples of one run along its probes and across them, at four layers."""
     run = _only(runs, "space")
     space = run.views.get("space")
     if not space:
@@ -261,6 +265,7 @@ def draw_space(runs: Sequence[Report], _metric: str | None) -> Figure:
 
 
 def draw_cosine(runs: Sequence[Report], _metric: str | None) -> Figure:
+    """Cosine between the probe directions of all pairs of layers of one run."""
     run = _only(runs, "cosine")
     cosine = run.record["geometry"]["cosine"]
     if cosine is None:

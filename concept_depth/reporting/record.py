@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 FORMAT = "concept-depth record"
 FORMAT_VERSION = 1
 PLACES = ("cache_dir", "data_dir", "device")  # settings that name a place and change no number
+SHOWN = ("anchoring", "paired", "tokens", "separability")  # extras that have a place of their own in a record
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch", "transformers", "tokenizers")
 
 
@@ -75,7 +76,8 @@ class Report:
             concept: the `Concept` (for its texts and `describe()`), or such a description; None: as recorded.
             references: name → scores of a reference, as given to `find_depth`.
             extras: further JSON-serialisable results, kept as given. The page shows `settings`, `anchoring`,
-                `paired` (a list of comparisons) and `tokens` (a list of tokenised examples).
+                `paired` (comparisons), `separability` (a mapping a layer) and `tokens` (lines as those of
+                `concept-depth tokens`, or mappings with `tokens`, `rows` and `label`).
             run: what differs between equal runs: `command`, `seconds`, ….
         """
         from concept_depth.reporting.geometry import measure_geometry
@@ -236,7 +238,7 @@ def _record(
 ) -> dict[str, Any]:
     """The deterministic part of a record."""
     origin = _origin(scores, concept)
-    rest = {key: value for key, value in extras.items() if key not in ("anchoring", "paired", "tokens")}
+    rest = {key: value for key, value in extras.items() if key not in SHOWN}
     if isinstance(rest.get("settings"), Mapping):
         rest["settings"] = {key: value for key, value in rest["settings"].items() if key not in PLACES}
     return {
@@ -260,7 +262,7 @@ def _record(
             name: _reference(reference, depth.above.get(name)) for name, reference in references.items()
         },
         "audit": scores.audit,
-        "separability": scores.separable,
+        "separability": scores.separable or extras.get("separability", []),
         "anchoring": extras.get("anchoring"),
         "paired": extras.get("paired", []),
         "tokens": extras.get("tokens", []),

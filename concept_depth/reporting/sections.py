@@ -118,8 +118,21 @@ def _layer_table(run: Report) -> dict[str, Any]:
 
 
 def _separability(run: Report) -> list[dict[str, Any]]:
-    rows = run.record.get("separability") or []
-    return [dict(row) for row in rows if isinstance(row, Mapping)]
+    """Whether the sample itself is strictly separable, layer by layer, where that was decided."""
+    rows = [row for row in run.record.get("separability") or [] if isinstance(row, Mapping)]
+    shown = []
+    for number, row in zip(run.record["layers"]["numbers"], rows, strict=False):
+        separable = row.get("separable")
+        shown.append(
+            {
+                "layer": number,
+                "answer": "–" if separable is None else "separable" if separable else "not separable",
+                "margin": row.get("margin") if separable else None,
+                "n_directions": row.get("n_directions"),
+                "chance": row.get("cover_probability"),
+            }
+        )
+    return shown
 
 
 def _wrong(run: Report) -> dict[str, Any] | None:
@@ -207,15 +220,22 @@ def _audit(run: Report) -> dict[str, Any]:
 
 
 def _tokens(tokens: Any) -> list[dict[str, Any]]:
-    """Examples as the network takes them, the tokens that are read marked."""
+    """Examples as the network takes them, the tokens that are read marked.
+
+    An example is a mapping (`tokens`, `rows`, `label`), or a line as `concept-depth tokens` prints it:
+    `label (8 tokens): The| city|【.】`.
+    """
     shown = []
     for example in tokens or []:
-        rows = set(example.get("rows", []))
-        pieces = [
-            {"text": visible(str(token), 40) or " ", "read": position in rows}
-            for position, token in enumerate(example.get("tokens", []))
-        ]
-        shown.append({"pieces": pieces, "label": visible(str(example.get("label", "")), 40)})
+        if isinstance(example, str):
+            label, _, line = example.partition(": ")
+            parts = line.split("|")
+            read = {i for i, part in enumerate(parts) if part.startswith("【") and part.endswith("】")}
+            parts = [part[1:-1] if i in read else part for i, part in enumerate(parts)]
+        else:
+            label, parts, read = example.get("label", ""), example.get("tokens", []), set(example.get("rows", []))
+        pieces = [{"text": visible(str(part), 40) or " ", "read": i in read} for i, part in enumerate(parts)]
+        shown.append({"pieces": pieces, "label": visible(str(label), 60)})
     return shown
 
 
