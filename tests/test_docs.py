@@ -54,6 +54,28 @@ def test_the_python_of_the_readme_runs_as_it_stands(root, tiny_model, tmp_path, 
     assert names["depth"].sentence
 
 
+def test_the_python_of_your_own_data_and_model_runs_as_it_stands(root, tiny_model, capsys):
+    import numpy as np
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    rng = np.random.default_rng(0)
+    names = {
+        "model": AutoModelForCausalLM.from_pretrained(tiny_model),
+        "tokenizer": AutoTokenizer.from_pretrained(tiny_model),
+        "images": rng.normal(size=(60, 1, 8, 8)).astype(np.float32),
+        "digits": np.arange(60) % 10,
+    }
+    names["network"] = torch.nn.Sequential()
+    names["network"].add_module("features", torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU()))
+    layers = [rng.normal(size=(120, 8)) for _ in range(3)]
+    layers[2][:, 0] += 6 * np.tile([0, 1], 60)
+    names |= {f"layer_{i}": layer for i, layer in enumerate(layers)}
+    for block in blocks((root / "docs" / "own.md").read_text(encoding="utf-8"), "python"):
+        exec(compile(block, "own.md", "exec"), names)
+    assert "layer 2 of 2" in capsys.readouterr().out
+
+
 def test_the_help_texts_are_what_the_commands_print(root):
     pinned = dict(
         line.split("==")
