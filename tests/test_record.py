@@ -145,3 +145,26 @@ def test_a_report_needs_neither_activations_nor_texts(tmp_path):
     assert report.record["geometry"]["cosine"] is None
     assert report.views["space"]["text"] is None
     assert report.model == "unnamed network"
+
+
+def test_noisy_and_plain_runs_stand_together_under_their_conditions():
+    from dataclasses import replace
+
+    from concept_depth.reporting.style import by_concept, lines_of
+
+    plain = run()
+    concept = {
+        **plain.record["concept"],
+        "name": "capital+letters=0.1",
+        "details": {"noise": {"noise": "letters:0.1"}},
+    }
+    noisy = replace(plain, record={**plain.record, "concept": concept, "condition": "noise letters:0.1"})
+    assert list(by_concept([plain, noisy])) == ["capital"]
+    assert lines_of([plain, noisy]) == ["plain", "noise letters:0.1"]
+    again = replace(plain)
+    assert lines_of([plain, again]) == ["tiny-model, run 1", "tiny-model, run 2"]
+
+
+def test_a_run_records_what_sets_it_apart():
+    assert run().condition == ""
+    assert run(condition="letters").condition == "noise letters"

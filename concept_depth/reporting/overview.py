@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from concept_depth.reporting.figures import save_overview_figures
 from concept_depth.reporting.page import write_page
@@ -13,7 +14,9 @@ from concept_depth.reporting.tables import write_csv
 __all__ = ["load_runs", "write_overview"]
 
 
-def write_overview(folders: Iterable[str | Path], out: str | Path) -> Path:
+def write_overview(
+    folders: Iterable[str | Path], out: str | Path, *, paired: Sequence[Mapping[str, Any]] = ()
+) -> Path:
     """Write `report.html`, `depth.csv`, `layers.csv` and the overview figures of some runs.
 
     Where `out` is itself the folder of the only run, its own page is written and nothing else changes.
@@ -21,6 +24,7 @@ def write_overview(folders: Iterable[str | Path], out: str | Path) -> Path:
     Args:
         folders: folders that hold runs, at any depth.
         out: where the files go.
+        paired: comparisons between the runs: `concept`, `condition` and what `compare(…).to_dict()` gives.
 
     Returns:
         The path of the page.
@@ -36,4 +40,4 @@ def write_overview(folders: Iterable[str | Path], out: str | Path) -> Path:
     write_csv(out / "depth.csv", [run.depth_row() for run in runs])
     write_csv(out / "layers.csv", [row for run in runs for row in run.layer_rows()])
     save_overview_figures(runs, out)
-    return write_page(runs, out / "report.html")
+    return write_page(runs, out / "report.html", paired=paired)

@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 HOME = Path(__file__).parent
 
 
-def write_page(runs: Sequence[Report], path: Path) -> Path:
-    """Write the page of one or many runs; gives its path."""
-    files.write_text(path, render(runs, path.parent))
+def write_page(runs: Sequence[Report], path: Path, *, paired: Sequence[Mapping[str, Any]] = ()) -> Path:
+    """Write the page of one or many runs; gives its path. `paired` are comparisons between many runs."""
+    files.write_text(path, render(runs, path.parent, paired=paired))
     return path
 
 
-def render(runs: Sequence[Report], folder: Path | None = None) -> str:
+def render(runs: Sequence[Report], folder: Path | None = None, *, paired: Sequence[Mapping[str, Any]] = ()) -> str:
     """The page as text. `folder` is where it will stand, for links to the pages of single runs."""
     script = (HOME / "page.js").read_text(encoding="utf-8")
     plotly, packed = _plotly()
@@ -56,7 +56,7 @@ def render(runs: Sequence[Report], folder: Path | None = None) -> str:
         "runs": [_entry(run, runs, folder) for run in style_order(runs)],
         "lines": [visible(line, 80) for line in style.lines_of(runs)],
         "ladder": drawings.ladder(runs),
-        **(sections_of_one(runs[0]) if single else sections_of_many(runs)),
+        **(sections_of_one(runs[0]) if single else sections_of_many(runs, paired)),
     }
     text: str = _template().render(context)
     return text

@@ -96,8 +96,10 @@ class Report:
 
     @property
     def concept(self) -> str:
-        """Name of the concept."""
-        return _first(self.record["concept"], ("name",)) or "unnamed concept"
+        """Name of the concept; a noise is part of the `condition`, so that noisy and plain runs stand together."""
+        name = _first(self.record["concept"], ("name",)) or "unnamed concept"
+        noise = _noise(self.record["concept"])
+        return name.removesuffix(f"+{noise.replace(':', '=')}") if noise else name
 
     @property
     def condition(self) -> str:
@@ -331,17 +333,14 @@ def _first(described: Mapping[str, Any], keys: Sequence[str]) -> str:
 def _condition(origin: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """Short words for what is not plain about a run; conditions of one model and concept differ in them."""
     subject, extraction = origin["subject"], origin["extraction"]
-    concept_details = origin["concept"].get("details") or {}
-    parts: list[str] = []
-    noise = settings.get("noise") or concept_details.get("noise")
-    if noise:
-        parts.append(f"noise {noise['kind'] if isinstance(noise, Mapping) and 'kind' in noise else noise}")
+    noise = _noise(origin["concept"]) or settings.get("noise")
+    parts = [f"noise {noise}"] if noise else []
     for key in ("quantization", "adapter", "revision"):
-        value = settings.get(key)
+        value = settings.get(key) or subject.get(key)
         if value:
             parts.append(str(value))
-    if settings.get("dtype", "auto") != "auto":
-        parts.append(str(settings["dtype"]))
+    if subject.get("dtype", "float32") != "float32":
+        parts.append(str(subject["dtype"]))
     for key, plain in (("site", "resid_post"), ("position", "last")):
         value = settings.get(key, subject.get(key, extraction.get(key, plain)))
         if value not in (plain, None):
@@ -351,6 +350,12 @@ def _condition(origin: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     if settings.get("protocol"):
         parts.append(f"protocol {settings['protocol']}")
     return ", ".join(parts)
+
+
+def _noise(concept: Mapping[str, Any]) -> str:
+    """What `perturb` did to a concept, or ""."""
+    noise = (concept.get("details") or {}).get("noise")
+    return str(noise.get("noise", "")) if isinstance(noise, Mapping) else ""
 
 
 def clean(value: Any) -> Any:

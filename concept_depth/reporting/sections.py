@@ -37,7 +37,7 @@ def sections_of_one(run: Report) -> dict[str, Any]:
     }
 
 
-def sections_of_many(runs: Sequence[Report]) -> dict[str, Any]:
+def sections_of_many(runs: Sequence[Report], paired: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
     """Sections of the page of many runs."""
     lines = style.lines_of(runs)
     return {
@@ -47,7 +47,10 @@ def sections_of_many(runs: Sequence[Report]) -> dict[str, Any]:
             {"name": visible(concept, 80), "drawing": drawings.curve(members[0], width=340, height=200)}
             for concept, members in style.by_concept(runs).items()
         ],
-        "paired": [row for run in runs for row in paired_rows(run.record["paired"], run.concept)],
+        "paired": [
+            *paired_rows(paired),
+            *(row for run in runs for row in paired_rows(run.record["paired"], run.concept)),
+        ],
         "origins": [{"label": visible(run.label, 120), "rows": _origin(run)} for run in runs],
         "commands": list(dict.fromkeys(str(run.run["command"]) for run in runs if run.run.get("command"))),
     }
@@ -184,7 +187,7 @@ def paired_rows(paired: Any, concept: str = "") -> list[dict[str, Any]]:
         delta = entry.get("delta_depth", entry.get("delta"))
         rows.append(
             {
-                "concept": visible(concept, 80),
+                "concept": visible(str(entry.get("concept", concept)), 80),
                 "name": visible(str(entry.get("condition", entry.get("name", "condition"))), 100),
                 "delta": _signed(delta) if isinstance(delta, int | float) else "–",
                 "interval": entry.get("interval", entry.get("depth_interval")),

@@ -49,12 +49,15 @@ def reference_name(name: str) -> str:
 
 
 def line_name(run: Report, runs: Sequence[Report]) -> str:
-    """What tells a run apart from others of its concept: the model, the condition, or both."""
+    """What tells a run apart from others of its concept: the model, the condition, or both, else its place."""
     models = {other.model for other in runs}
     conditions = {other.condition for other in runs}
     parts = [run.model] if len(models) > 1 or len(conditions) == 1 else []
     if len(conditions) > 1:
         parts.append(run.condition or "plain")
+    same = [other for other in runs if other.label == run.label]
+    if len(same) > 1:
+        parts.append(f"run {next(i for i, other in enumerate(same, start=1) if other is run)}")
     return ", ".join(parts)
 
 
