@@ -6,6 +6,7 @@ matplotlib, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -52,3 +53,8 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return list(__all__)
+
+
+if "IPython" in sys.modules:
+    # Depths and scores stand below reporting and must not know it: a notebook is told here how to show them.
+    import_module(f"{__name__}.reporting.notebook").enable()

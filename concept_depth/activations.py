@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,25 @@ class Activations(Mapping[str, FloatMatrix]):
             f"Activations({len(self.labels)} examples × {len(self)} layers, "
             f"{self.names[0]} … {self.names[-1]}, classes {', '.join(self.classes)})"
         )
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks: what there is, and where it comes from."""
+        rows = {
+            "layers": f"{len(self)}: {self.names[0]} … {self.names[-1]}",
+            "examples": f"{len(self.labels)} in {len(np.unique(self.groups))} groups",
+            "classes": ", ".join(
+                f"{name} {count}"
+                for name, count in zip(
+                    self.classes, np.bincount(self.labels, minlength=len(self.classes)), strict=True
+                )
+            ),
+        }
+        for part in ("concept", "subject"):
+            described = self.provenance.get(part)
+            if isinstance(described, Mapping) and "name" in described:
+                rows[part] = str(described["name"])
+        cells = "".join(f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in rows.items())
+        return f"<table><caption>Activations</caption>{cells}</table>"
 
     def name_of(self, layer: str | int) -> str:
         """The name of a layer given by name or number."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
+import numpy as np
 import pytest
 from reporting_runs import planted, run
 
+import concept_depth
 from concept_depth.activations import Activations
 from concept_depth.depth import find_depth
 from concept_depth.probing.scores import score_layers
@@ -54,3 +58,35 @@ def test_a_running_ipython_shows_scores_and_depths(scores, tmp_path, monkeypatch
     finally:
         shell.history_manager.end_session()
         interactive.InteractiveShell.clear_instance()
+
+
+def test_values_show_themselves_in_notebooks_with_texts_escaped():
+    texts = [f"<script>{i}</script>" for i in range(40)]
+    concept = concept_depth.Concept(name="<b>", inputs=texts, labels=[0, 1] * 20, classes=("no", "<i>"))
+    images = concept_depth.Concept(
+        name="a", inputs=np.zeros((4, 2, 3)), labels=[0, 1, 0, 1], classes=("no", "yes")
+    )
+    acts = concept_depth.Activations.from_arrays(
+        [np.ones((40, 3))], [0, 1] * 20, classes=("no", "<i>"), provenance={"concept": concept.describe()}
+    )
+    for value in (concept, images, acts):
+        html = value._repr_html_()
+        assert html.startswith("<table>")
+        assert "<script" not in html
+        assert "<b>" not in html
+        assert "<i>" not in html
+    assert "(2, 3)" in images._repr_html_()
+    assert "&lt;b&gt;" in acts._repr_html_()
+
+
+def test_scores_become_a_data_frame_with_a_row_for_each_layer_and_metric(monkeypatch):
+    rng = np.random.default_rng(0)
+    acts = concept_depth.Activations.from_arrays([rng.normal(size=(60, 3)) for _ in range(2)], [0, 1] * 30)
+    scores = concept_depth.score_layers(acts, cv=3, repeats=1, C=1.0, permutations=0)
+    frame = scores.to_pandas()
+    assert len(frame) == 2 * len(scores.per_fold)
+    curve = frame[frame["metric"] == scores.scoring].sort_values("number")["mean"]
+    np.testing.assert_allclose(curve, scores.curve)
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(concept_depth.InputError, match="pip install pandas"):
+        scores.to_pandas()

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -134,6 +135,19 @@ class Concept:
     def __repr__(self) -> str:
         counts = ", ".join(f"{name} {count}" for name, count in self.class_counts.items())
         return f"Concept({self.name!r}: {len(self)} examples; {counts})"
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks: each class with its count and its first example."""
+        rows = ""
+        for index, (name, count) in enumerate(self.class_counts.items()):
+            first = int(np.flatnonzero(self.labels == index)[0])
+            shown = (
+                str(self.inputs[first])[:200] if self.is_text else f"array of shape {np.shape(self.inputs[first])}"
+            )
+            rows += f"<tr><td>{escape(name)}</td><td>{count}</td><td>{escape(shown)}</td></tr>"
+        groups = "" if self.groups is None else f" in {len(np.unique(self.groups))} groups"
+        caption = f"{escape(self.name)}: {len(self)} examples{groups}"
+        return f"<table><caption>{caption}</caption><tr><th>class</th><th>n</th><th>first</th></tr>{rows}</table>"
 
     def prompts(self) -> list[str]:
         """The N texts as the network reads them: each input inside the template."""

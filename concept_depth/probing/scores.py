@@ -156,6 +156,27 @@ class LayerScores:
             "separable": [dict(layer) for layer in self.separable],
         }
 
+    def to_pandas(self) -> Any:
+        """A pandas data frame with a row for each layer and metric: mean and deviation over the test parts.
+
+        Columns: layer, number, fraction, metric, mean, std.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise InputError("pandas is not installed; type 'pip install pandas', or use to_dict()") from error
+        rows = [
+            {"layer": layer, "number": number, "fraction": fraction, "metric": name, "mean": mean, "std": std}
+            for name, values in self.per_fold.items()
+            for layer, number, fraction, mean, std in zip(
+                self.names, self.numbers, self.fractions, values.mean(1), values.std(1), strict=True
+            )
+        ]
+        return pd.DataFrame(rows)
+
     def save(self, path: str | Path) -> None:
         """Write everything, the examples' decisions too, as one safetensors file with a JSON header."""
         import torch
