@@ -7,11 +7,7 @@ Problem b minimises over (w, c), with s_i = 2 y_ib - 1,
 which is scikit-learn's objective; the intercept c is not penalised and a_ib is the weight of example i (0: the row
 is not part of problem b, exactly as if it were absent). No scaling happens here.
 
-How: one rotation per matrix makes the Hessians of all problems nearly diagonal (`design.py`); in that basis
-batched L-BFGS (`lbfgs.py`) needs few rounds, and a round is two matrix products for all of them together. Problems
-that differ in C alone are solved from the smallest C upwards, each starting on the line through the last two
-solutions; where rounds are many, the few problems of one C (the folds) are preconditioned by the mean of their
-Hessians, or by each its own. float32 does the bulk; problems that need more digits are finished in float64.
+How stands in `path.py`: many problems at a time, along C, in coordinates where their Hessians are nearly diagonal.
 
 Shapes: N examples, D features, R rotated features (min(N, D)), B problems.
 """
@@ -26,19 +22,11 @@ import torch
 from torch import Tensor
 
 from concept_depth.errors import InputError
-from concept_depth.probing.design import Design, Hessians, Problems, eigenvectors
-from concept_depth.probing.lbfgs import minimise
+from concept_depth.probing.design import Design, eigenvectors
 from concept_depth.probing.multinomial import fit_multinomial
+from concept_depth.probing.path import Fits, fit_path
 
-_CHUNK_ELEMENTS = 1 << 20  # logits held at once, so that they stay in the processor's cache
-_SINGLE_TOL = 1e-7  # what float32 can tell apart
-_EASY_ROUNDS = 10  # rounds of one wave below which all the rest is solved in the next
-_NARROW = 12  # so few problems leave the processor idle, so that Hessians of their own cost little
-_PATIENCE_WITHOUT = 20  # rounds after which narrow waves get Hessians
-_PATIENCE_SHARED = 20  # rounds after which a shared Hessian gives way to their own
-_PATIENCE_WITH = 15  # rounds after which they get new ones
-_HESSIAN_ELEMENTS = 1 << 27  # what Hessians of their own may hold
-_STALE_ROUNDS = 10  # rounds of the previous wave from which Hessians are not used again
+__all__ = ["LogisticSolution", "fit_path", "rotation_of", "solve_logistic"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +81,9 @@ def solve_logistic(
             (`multinomial.py`): coef is (D, B, K) and intercept (B, K).
 
     Returns:
-        The solutions, in the order of the columns of Y.
+        The solutions, in the order of the columns of Y. A problem whose rows of positive weight hold a single
+        class has no minimum, only the infimum 0: it is given coefficients 0 and an intercept of ±36. Separable
+        classes have a minimum at every C, but its weights grow without bound with C.
 
     Raises:
         InputError: shapes disagree, labels are not 0 or 1, weights are negative, C is not positive, X not finite.
@@ -156,176 +146,6 @@ def _checked(X: Tensor, Y: Any, C: Any, sample_weight: Any, n_classes: int) -> t
         allowed = "0 or 1" if n_classes == 2 else f"0 … {n_classes - 1}"
         raise InputError(f"labels must be {allowed}; encode other labels first, or use LogisticProbe")
     return Y_BN, weight_BN, C_B
-
-
-@dataclass
-class Fits:
-    """Solutions in a design's rotated coordinates: parameters (B, P), evaluations and convergence (B,)."""
-
-    theta: Tensor
-    n_iter: Tensor
-    converged: Tensor
-
-
-def fit_path(
-    design: Design, sign_BN: Tensor, weight_BN: Tensor, C_B: Tensor, *, tol: float, max_iter: int
-) -> Fits:
-    """Solve problems on one design, those with the same labels and weights from the smallest C upwards.
-
-    Args:
-        design: the prepared matrix.
-        sign_BN: labels, -1 or +1.
-        weight_BN: weights of the examples.
-        C_B: float64.
-        tol: relative distance of the objectives from their minima.
-        max_iter: most evaluations per problem.
-
-    Returns:
-        Solutions in rotated coordinates; float64 where float32 did not suffice.
-    """
-    single = design.Z.dtype == torch.float32
-    path = _Path(design, sign_BN, weight_BN, C_B, max(tol, _SINGLE_TOL) if single else tol, max_iter)
-    path.walk()
-    return _polish(design, sign_BN, weight_BN, C_B, path.fits, tol, max_iter) if single else path.fits
-
-
-class _Path:
-    """The walk along C: which problems are solved together, where each starts, and which Hessians it borrows."""
-
-    def __init__(self, design: Design, sign: Tensor, weight: Tensor, C: Tensor, tol: float, max_iter: int) -> None:
-        self.design, self.sign, self.weight, self.C = design, sign, weight, C
-        self.tol, self.max_iter = tol, max_iter
-        B = C.numel()
-        zero = torch.zeros(B, dtype=torch.long, device=C.device)
-        self.fits = Fits(design.Z.new_zeros(B, design.Z.shape[1]), zero, zero > 0)
-        self.hessians: Hessians | None = None
-        self.sharing = len(C) > 1
-        self.owners: list[int] = []  # whose Hessians they are: the first problem of each series
-
-    def walk(self) -> None:
-        """Solve everything: easy values of C many at once; where rounds are many, one by one with Hessians."""
-        series = _series(self.sign * self.weight, self.C)
-        length = max(len(one) for one in series)
-        narrow = len(series) <= _NARROW
-        first, step = 0, -(-length // 2)
-        while first < length:
-            members = [one for one in series if len(one) > first]
-            wave = torch.tensor([b for one in members for b in one[first : first + step]], device=self.C.device)
-            parts = [self._start(one, first, min(first + step, len(one))) for one in members] if first else None
-            start = None if parts is None else torch.cat(parts)
-            rounds = self._minimise(wave, start, None, _PATIENCE_WITHOUT if narrow else self.max_iter)
-            if narrow and not bool(self.fits.converged[wave].all()):
-                break
-            first += step
-            step = length if rounds < _EASY_ROUNDS else 1
-        rounds = 0
-        for rank in range(first, length):
-            left = [one for one in series if len(one) > rank and not bool(self.fits.converged[one[rank]])]
-            if left:
-                wave = torch.tensor([one[rank] for one in left], device=self.C.device)
-                start = torch.cat([self._start(one, rank, rank + 1) for one in left])
-                rounds = self.solve_narrow(wave, start, [one[0] for one in left], rounds > _STALE_ROUNDS)
-
-    def _start(self, one: list[int], first: int, last: int) -> Tensor:
-        """Where the members first…last of a series start: on the line in log C through the last two solutions.
-
-        On separable data the parameters grow with log C, and elsewhere they settle, so the line is a good guess.
-        """
-        theta = self.fits.theta
-        if first < 2:
-            return theta[one[max(0, first - 1)]].expand(last - first, -1)
-        older, newer = theta[one[first - 2]], theta[one[first - 1]]
-        log_C = self.C[one].log()
-        gap = (log_C[first - 1] - log_C[first - 2]).clamp_min(1e-12)
-        ahead = ((log_C[first:last] - log_C[first - 1]) / gap).clamp_max(2.0).to(theta)
-        return newer + ahead[:, None] * (newer - older)
-
-    def solve_narrow(self, wave: Tensor, start: Tensor, owners: list[int], renew: bool) -> int:
-        """Few problems: with the mean of their Hessians while that serves, else each with its own.
-
-        Hessians are kept for the next value of C, whose problems want nearly the same up to a factor.
-        """
-        fits, P = self.fits, self.design.Z.shape[1]
-        before = int(fits.n_iter[wave].max())
-        fits.theta[wave], fits.converged[wave] = start, False
-        if self.hessians is not None and not renew and (self.sharing or self.owners == owners):
-            self._minimise(wave, start, self.hessians, _PATIENCE_WITH)
-        while True:
-            left = wave[~fits.converged[wave]]
-            if left.numel() > 0:
-                start = fits.theta[left]
-                shared = self.sharing or left.numel() * P * P > _HESSIAN_ELEMENTS
-                hessians = self._problems(left, start).hessians(start, shared=shared)
-                if left.numel() == wave.numel():
-                    self.hessians, self.owners = hessians, owners
-                patience = _PATIENCE_SHARED if shared else _PATIENCE_WITH
-                rounds = self._minimise(left, start, hessians, patience)
-            # One round is no step: the rest is rounding, which float64 may settle, or max_iter is used up.
-            if left.numel() == 0 or rounds <= 1:
-                return int(fits.n_iter[wave].max()) - before
-            if self.sharing and rounds >= patience:
-                self.sharing, self.hessians = False, None
-
-    def _problems(self, which: Tensor, start: Tensor | None) -> Problems:
-        return Problems(self.design, self.sign[which], self.weight[which], self.C[which], start)
-
-    def _minimise(self, which: Tensor, start: Tensor | None, hessians: Hessians | None, patience: int) -> int:
-        """At most `patience` rounds on the problems `which`, in chunks; returns the most that one of them took.
-
-        `start` is None at zero.
-        """
-        patience = min(patience, self.max_iter - int(self.fits.n_iter[which].max()))
-        size = max(_NARROW, _CHUNK_ELEMENTS // max(1, self.design.Z.shape[0]))
-        most = 0
-        for k in range(0, which.numel(), size):
-            chunk = which[k : k + size]
-            near = None if start is None else start[k : k + size]
-            problems = self._problems(chunk, near)
-            problems.hessian = hessians
-            scale = problems.scale
-            x = torch.zeros_like(scale) if near is None else near / scale
-            noise = 1e-6 if scale.dtype == torch.float32 else 1e-14
-            found = minimise(problems, x, tol=self.tol, max_iter=patience, noise=noise)
-            self.fits.theta[chunk] = found.x * scale
-            self.fits.n_iter[chunk] += found.n_iter
-            self.fits.converged[chunk] = found.converged
-            most = max(most, int(found.n_iter.max()))
-        return most
-
-    def finish(self, todo: Tensor) -> None:
-        """Go on from the present parameters until the problems of the mask `todo` are solved, if they can be."""
-        self.fits.converged[todo] = False
-        for value in torch.unique(self.C[todo]).tolist():
-            wave = (todo & (value == self.C)).nonzero()[:, 0]
-            start = self.fits.theta[wave]
-            if wave.numel() <= _NARROW:
-                self.solve_narrow(wave, start, [], renew=True)
-            else:
-                self._minimise(wave, start, None, self.max_iter)
-
-
-def _series(values_BN: Tensor, C_B: Tensor) -> list[list[int]]:
-    """Problems with equal rows of `values`, each series by ascending C; rows are told apart by a projection."""
-    generator = torch.Generator().manual_seed(0)
-    mix = torch.randn(values_BN.shape[1], dtype=torch.float64, generator=generator).to(values_BN.device)
-    keys = (values_BN.double() @ mix).tolist()
-    series: dict[float, list[int]] = {}
-    for problem in torch.argsort(C_B, stable=True).tolist():
-        series.setdefault(keys[problem], []).append(problem)
-    return list(series.values())
-
-
-def _polish(
-    design: Design, sign: Tensor, weight: Tensor, C: Tensor, fits: Fits, tol: float, max_iter: int
-) -> Fits:
-    """Finish in float64 what float32 could not."""
-    todo = torch.ones_like(fits.converged) if tol < _SINGLE_TOL else ~fits.converged
-    if not bool(todo.any()):
-        return fits
-    path = _Path(design.double(), sign.double(), weight.double(), C, tol, max_iter)
-    path.fits = Fits(fits.theta.double(), fits.n_iter, fits.converged)
-    path.finish(todo)
-    return path.fits
 
 
 def _in_features(design: Design, sign: Tensor, weight: Tensor, C: Tensor, fits: Fits) -> list[Tensor]:
