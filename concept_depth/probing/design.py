@@ -20,12 +20,24 @@ def eigenvectors(X_ND: Tensor) -> Tensor:
     """Orthonormal basis of the centred rows' space, (D, min(N, D)): the principal directions."""
     centred = X_ND - X_ND.mean(0)
     if X_ND.shape[0] >= X_ND.shape[1]:
-        vectors: Tensor = torch.linalg.eigh(centred.T @ centred)[1]
-        return vectors
+        return _eigenvectors_of(centred.T @ centred)
     # Through QR, not through the Gram matrix of the examples: dividing by small singular values loses digits.
     Q = torch.linalg.qr(centred.T)[0]
     small = centred @ Q
-    return Q @ torch.linalg.eigh(small.T @ small)[1]
+    return Q @ _eigenvectors_of(small.T @ small)
+
+
+def _eigenvectors_of(gram: Tensor) -> Tensor:
+    """Eigenvectors of a symmetric matrix of any size of entries, rounding noise and zeros included."""
+    peak = gram.diagonal().max() if len(gram) else gram.new_zeros(())
+    if not bool(peak > 0):
+        return torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    scaled = gram / peak
+    try:
+        vectors: Tensor = torch.linalg.eigh(scaled)[1]
+    except torch.linalg.LinAlgError:  # float32 gives up on nearly constant layers
+        vectors = torch.linalg.eigh(scaled.double())[1].to(gram.dtype)
+    return vectors
 
 
 @dataclass(frozen=True, eq=False)
