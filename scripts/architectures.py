@@ -19,6 +19,7 @@ import transformers  # noqa: E402
 from architecture_check import inner_sites, outcome  # noqa: E402
 from tiny_architectures import causal_types  # noqa: E402
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES  # noqa: E402
+from tree_types import tree_outcome  # noqa: E402
 
 HEAD = """# Architectures
 
@@ -30,11 +31,15 @@ the reason is what the user is told. *not built*: the installed transformers can
 Sites: `mid` means `resid_mid`, `attn_out` and `mlp_out`, found by measurement where a block adds attention and
 MLP one after the other; `mlp_in` for the input of the MLP. `resid_pre` and `resid_post` are everywhere.
 
+Trees: *tree* where shared beginnings are computed once, found right by `collect`'s own check and compared with
+single passes here ({trees} types); *plain* where the check finds them wrong or the network takes no mask or
+positions, so that padded batches are used.
+
 Made by `scripts/architectures.py` with transformers {version}: {equal} of the {built} types that can be built are
 equal.
 
-| type | class | outcome | sites | difference or reason |
-|---|---|---|---|---|
+| type | class | outcome | sites | trees | difference or reason |
+|---|---|---|---|---|---|
 """
 
 
@@ -43,17 +48,20 @@ def main(names: list[str]) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     logging.getLogger("transformers").setLevel(logging.CRITICAL)
-    rows, statuses = [], []
+    rows, statuses, paths = [], [], []
     for name in names or causal_types():
         status, detail = outcome(name)
         sites = ", ".join(inner_sites(name)) if status == "equal" else ""
+        path = tree_outcome(name)[0] if status == "equal" else ""
         kind = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[name]
-        rows.append(f"| `{name}` | {kind} | {status} | {sites} | {detail.replace('|', '/')} |")
+        rows.append(f"| `{name}` | {kind} | {status} | {sites} | {path} | {detail.replace('|', '/')} |")
         statuses.append(status)
+        paths.append(path)
         print(rows[-1], flush=True)
     if not names:
         built = len(statuses) - statuses.count("not built")
-        head = HEAD.format(version=transformers.__version__, equal=statuses.count("equal"), built=built)
+        equal, trees = statuses.count("equal"), paths.count("tree")
+        head = HEAD.format(version=transformers.__version__, equal=equal, built=built, trees=trees)
         (ROOT / "docs").mkdir(exist_ok=True)
         (ROOT / "docs" / "architectures.md").write_text(head + "\n".join(rows) + "\n", encoding="utf-8")
 
