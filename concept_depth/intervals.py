@@ -122,7 +122,7 @@ class Reading:
     def _separable(self) -> float | None:
         """First exactly separable layer, unless random labels would as likely be separable there (Cover)."""
         for position, layer in enumerate(self.scores.separable):
-            if layer["cover"] <= 0.5 and layer["separable"]:
+            if layer["cover_probability"] <= 0.5 and layer["separable"]:
                 return float(position)
         return None
 

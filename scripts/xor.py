@@ -155,7 +155,12 @@ def main() -> None:
     network = Network(first, second)
     with torch.no_grad():
         predicted = network(torch.from_numpy(CORNERS).float())[:, 0].numpy()
-    print(f"    predictions {predicted.round(3)}: relu(x − y) + relu(y − x) up to scale")
+    print(f"    predictions {predicted.round(3)}")
+    # On the corners relu(x − k y) is relu(x − y) for every k ≥ 1, so a neuron may overshoot and still be exact.
+    ideal = np.abs(CORNERS @ [1, -1])
+    print(
+        f"    relu(x − y) + relu(y − x) there: {ideal}, so they agree within {np.abs(predicted - ideal).max():.1e}"
+    )
     collapsed = (second @ first).numpy()
     print(
         f"    without the ReLU the same weights are one map, {collapsed[0]:+.3f} x {collapsed[1]:+.3f} y:", end=" "
