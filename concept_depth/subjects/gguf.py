@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import shutil
 import tempfile
 import time
@@ -71,7 +72,10 @@ def _convert(source: GgufSource, folder: Path) -> None:
         with contextlib.redirect_stderr(io.StringIO()):  # a progress bar
             model.save_pretrained(target)
             tokenizer.save_pretrained(target)
-        target.chmod(0o755)
+        umask = os.umask(0)
+        os.umask(umask)
+        for made in (target, *target.iterdir()):  # temporary folders are private; this one is to be shared
+            made.chmod((0o777 if made.is_dir() else 0o666) & ~umask)
         with contextlib.suppress(OSError):  # another process was first, with the same content
             target.rename(folder)
         if not (folder / "config.json").is_file():
@@ -79,6 +83,22 @@ def _convert(source: GgufSource, folder: Path) -> None:
             target.rename(folder)
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
+
+
+def converted_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a converted folder; faster than AutoTokenizer, which parses large files again."""
+    from transformers import PreTrainedTokenizerFast
+
+    described = files.read_json(folder / "tokenizer_config.json")
+    options = {
+        key: value
+        for key, value in described.items()
+        if (key.endswith("_token") and isinstance(value, str)) or key == "model_max_length"
+    }
+    template = folder / "chat_template.jinja"
+    if template.is_file():
+        options["chat_template"] = template.read_text(encoding="utf-8")
+    return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), **options)
 
 
 def _remove_stale(parent: Path, *, older_than: float = 86400.0) -> None:

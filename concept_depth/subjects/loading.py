@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from concept_depth.errors import InputError
-from concept_depth.subjects.gguf import converted_folder
+from concept_depth.subjects.gguf import converted_folder, converted_tokenizer
 from concept_depth.subjects.source import Source, local_files_hash
 
 DTYPES = {
@@ -88,7 +88,10 @@ def _read(source: Source, location: str, common: dict[str, Any], arguments: dict
                 "only decoder-only language models can be read"
             )
         model, info = AutoModelForCausalLM.from_pretrained(location, output_loading_info=True, **arguments)
-        tokenizer = AutoTokenizer.from_pretrained(location, **common)
+        if source.gguf is None:
+            tokenizer = AutoTokenizer.from_pretrained(location, **common)
+        else:
+            tokenizer = converted_tokenizer(Path(location))
     except InputError:
         raise
     except Exception as error:

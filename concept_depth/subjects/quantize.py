@@ -6,6 +6,7 @@ Language models go through bitsandbytes (CPU and GPU), any other module through 
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -91,7 +92,13 @@ def _bitsandbytes() -> Any:
         import bitsandbytes
     except ImportError as error:
         raise InputError("quantised language models need bitsandbytes; type: pip install bitsandbytes") from error
+    # It says so at every product of a float32 model with int8 weights: thousands of lines, all the same.
+    logging.getLogger("bitsandbytes.autograd._functions").addFilter(_not_about_casting)
     return bitsandbytes
+
+
+def _not_about_casting(record: logging.LogRecord) -> bool:
+    return "inputs will be cast" not in record.getMessage()
 
 
 def _with_bitsandbytes(module: nn.Module, kind: str) -> str:
