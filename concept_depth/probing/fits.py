@@ -1,19 +1,17 @@
 """All fits of one layer: standardised per training part, C chosen inside it, for every label vector at once.
 
-A layer is fitted split by split. Within a split, the real labels and their permutations share the matrix, so they
-are solved together; nothing tells the solver which labels are real. C is chosen by walking a grid of penalties
-λ = 1 / (C n) from the strongest to weaker ones, comparing the log-loss of an inner group cross-validation; the
-walk ends when two values in a row were no better than the best so far (log-loss has one valley along the path),
-and a value must be better by 0.01 % to be preferred: ties go to the stronger penalty. The inner parts share their
-outer training part's standardisation, which no held-out example has entered. Other ways to fit are not here.
+Two ways give the same numbers. With two classes and no more features than rows, all splits are solved on one
+matrix (`masks.py`). Else a layer is fitted split by split: within a split, the real labels and their permutations
+share the matrix, so they are solved together, and the inner parts share their outer part's standardisation, which
+no example that is held out there has entered. How C is chosen is said in `plan.py`.
 
 Shapes: N examples, D features, K classes, S splits, M label vectors (the real one first), J penalties.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -24,140 +22,140 @@ from torch import Tensor
 from concept_depth.probing import metrics
 from concept_depth.probing.design import Design, eigenvectors
 from concept_depth.probing.logistic import fit_path
+from concept_depth.probing.masks import MaskedFits, MaskedLayer, Masks
+from concept_depth.probing.plan import (
+    PENALTIES,
+    TOL_INNER,
+    Choice,
+    FitPlan,
+    FloatArray,
+    IntArray,
+    LayerFits,
+    Pair,
+)
 
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
-Pair = tuple[IntArray, IntArray]
-
-PENALTIES = tuple(float(value) for value in np.geomspace(10.0, 1e-4, 8))
-"""The grid of λ = 1 / (C n), strongest first: from all but constant to all but unpenalised."""
-
-_TIE = 1e-4  # relative difference of log-loss below which the stronger penalty stays
-_PATIENCE = 2  # values in a row that are no better, after which the walk ends
-_FEW = 4  # label vectors whose inner parts are rather solved together, with weights, than each on its own rows
-_TOL_INNER = 1e-4  # relative distance from the optimum; choosing among a handful of C needs no more
-_TOL = 1e-6
+_FEW = 24  # label vectors whose inner parts are rather solved together than one after the other
 _MAX_ITER = 1000
+_MAX_ITER_MASKED = 200  # what is not solved by then is solved here
 
 
-@dataclass(frozen=True, eq=False)
-class FitPlan:
-    """What is fitted at every layer alike.
-
-    Attributes:
-        labelings: (M, N) class indices; row 0 are the real labels.
-        n_classes: K.
-        pairs: S pairs (train, test).
-        inner: for each split, the pairs of its inner cross-validation; empty with a fixed C.
-        C: the fixed C, or None: chosen from PENALTIES.
-        standardize: True (per feature), "scale" (one scalar), False.
-        scoring: the metric reported for the permuted labels.
-        tol: relative distance of the reported fits' objectives from their minima.
-    """
-
-    labelings: IntArray
-    n_classes: int
-    pairs: Sequence[Pair]
-    inner: Sequence[Sequence[Pair]]
-    C: float | None
-    standardize: bool | str
-    scoring: str
-    tol: float = _TOL
-
-
-@dataclass(frozen=True, eq=False)
-class LayerFits:
-    """What one layer gave.
-
-    Attributes:
-        decision: for each split, the real labels' decisions on its test part: (n_test,) or (n_test, K).
-        null: (M − 1, S) scores of the permuted labels.
-        C_used: (S,) the C that the real labels' fits used.
-        edge: (S,) whether it stands at an edge of the grid.
-        converged: share of the real labels' reported fits that converged.
-        n_fits: number of logistic problems solved.
-    """
-
-    decision: list[FloatArray]
-    null: FloatArray
-    C_used: FloatArray
-    edge: npt.NDArray[np.bool_]
-    converged: float
-    n_fits: int
-
-
-def fit_layer(X_ND: npt.NDArray[np.floating], plan: FitPlan, device: str = "cpu") -> LayerFits:
+def fit_layer(X_ND: npt.NDArray[np.floating], *plans: FitPlan, device: str = "cpu") -> list[LayerFits]:
     """Fit and score one layer.
 
     Args:
         X_ND: (N, D) activations.
-        plan: what to fit.
+        plans: what to fit, with one standardisation.
         device: where to compute.
+
+    Returns:
+        What each plan gave.
     """
-    layer = _Layer(X_ND, plan, device)
-    splits = len(plan.pairs)
+    X = torch.as_tensor(np.ascontiguousarray(X_ND), device=device)
+    X = X if X.dtype in (torch.float32, torch.float64) else X.float()
+    # Differences of examples are all that matters; without their mean float32 keeps more digits of them.
+    X = (X.double() - X.double().mean(0)).to(X.dtype)
+    masked = MaskedLayer(X, plans[0].standardize)
+    return [_fit(_Layer(X, plan, masked)) for plan in plans]
+
+
+def _fit(layer: _Layer) -> LayerFits:
+    """What a plan gives at a layer."""
+    plan = layer.plan
+    shared = plan.n_classes == 2 and layer.X.shape[1] <= plan.smallest
+    found = _together(layer, plan) if shared else (_one_split(layer, plan, s) for s in range(len(plan.pairs)))
     decision: list[FloatArray] = []
-    null = np.empty((len(plan.labelings) - 1, splits))
-    C_used, edge, converged = np.empty(splits), np.zeros(splits, bool), np.empty(splits)
-    for s, (train, test) in enumerate(plan.pairs):
-        fold = _Fold(layer, train, test)
-        if plan.C is None:
-            penalty_M = layer.choose(fold, plan.inner[s])
-            C_M = 1.0 / (np.asarray(PENALTIES)[penalty_M] * len(train))
-            edge[s] = penalty_M[0] in (0, len(PENALTIES) - 1)
-        else:
-            C_M = np.full(len(plan.labelings), plan.C)
-        decided, fine = fold.decide(np.arange(len(plan.labelings)), C_M, plan.tol)
+    null = np.empty((len(plan.labelings) - 1, len(plan.pairs)))
+    penalty, fine = np.empty(len(plan.pairs)), np.empty(len(plan.pairs), bool)
+    for s, (decided, penalty_M, fine_M) in enumerate(found):
         decision.append(decided[0])
-        converged[s], C_used[s] = fine[0], C_M[0]
+        penalty[s], fine[s] = penalty_M[0], fine_M[0]
         if len(decided) > 1:
-            null[:, s] = metrics.score(plan.scoring, decided[1:], plan.labelings[1:, test], plan.n_classes)
-    return LayerFits(decision, null, C_used, edge, float(converged.mean()), layer.n_fits)
+            labels = plan.labelings[1:, plan.pairs[s][1]]
+            null[:, s] = metrics.score(plan.scoring, decided[1:], labels, plan.n_classes)
+    C_used = np.array([1 / (value * len(train)) for value, (train, _) in zip(penalty, plan.pairs, strict=True)])
+    edge = np.isin(penalty, (PENALTIES[0], PENALTIES[-1])) & (plan.C is None)
+    return LayerFits(decision, null, C_used, edge, float(fine.mean()), layer.n_fits)
+
+
+_Found = tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]
+"""Of one split: decisions (M, n_test) or (M, n_test, K), λ (M,), convergence (M,)."""
+
+
+def _together(layer: _Layer, plan: FitPlan) -> Iterator[_Found]:
+    """All splits at once, on one matrix; what does not converge there is solved again, alone and in float64."""
+    masks = plan_masks(plan, layer.X.dtype, str(layer.X.device))
+    fits = MaskedFits(layer.masked, masks, plan.tol, _MAX_ITER_MASKED)
+    shape = (len(plan.pairs), len(plan.labelings))
+    if plan.C is None:
+        penalties = np.asarray(PENALTIES)[fits.choose()]
+    else:
+        penalties = np.tile([[1 / (plan.C * len(train))] for train, _ in plan.pairs], shape[1])
+    theta, converged = fits.outer(penalties)
+    layer.n_fits += fits.n_fits
+    for s, (train, test) in enumerate(plan.pairs):
+        decided, fine = fits.decisions(theta, s, test), converged[s]
+        again = np.flatnonzero(~fine)
+        if len(again):
+            C = 1 / (penalties[s, again] * len(train))
+            decided[again], fine[again] = _Fold(layer, train, test).decide(again, C, plan.tol)
+        yield decided, penalties[s], fine
+
+
+@lru_cache(maxsize=4)
+def plan_masks(plan: FitPlan, dtype: torch.dtype, device: str) -> Masks:
+    """The plan's masks, kept from layer to layer."""
+    return Masks(plan, dtype, device)
+
+
+def _one_split(layer: _Layer, plan: FitPlan, split: int) -> _Found:
+    """One split on a matrix of its own."""
+    train, test = plan.pairs[split]
+    fold, M = _Fold(layer, train, test), len(plan.labelings)
+    if plan.C is None:
+        penalties = np.asarray(PENALTIES)[layer.choose(fold, plan.inner[split])]
+    else:
+        penalties = np.full(M, 1 / (plan.C * len(train)))
+    decided, fine = fold.decide(np.arange(M), 1 / (penalties * len(train)), plan.tol)
+    return decided, penalties, fine
 
 
 class _Layer:
     """One layer's matrix on the device, with a rotation that serves all its folds."""
 
-    def __init__(self, X_ND: npt.NDArray[np.floating], plan: FitPlan, device: str) -> None:
-        X = torch.as_tensor(np.ascontiguousarray(X_ND), device=device)
-        self.X = X if X.dtype in (torch.float32, torch.float64) else X.float()
-        # Differences of examples are all that matters; without their mean float32 keeps more digits of them.
-        self.X = (self.X.double() - self.X.double().mean(0)).to(self.X.dtype)
-        self.plan, self.n_fits = plan, 0
-        smallest = min(len(train) for pairs in (plan.pairs, *plan.inner) for train, _ in pairs)
-        self.rotation: Tensor | None = None
-        if self.X.shape[1] <= smallest:
-            shift, scale = moments(self.X, plan.standardize)
-            self.rotation = eigenvectors((self.X - shift) / scale)
+    def __init__(self, X: Tensor, plan: FitPlan, masked: MaskedLayer) -> None:
+        self.X, self.plan, self.masked, self.n_fits = X, plan, masked, 0
+
+    @cached_property
+    def rotation(self) -> Tensor | None:
+        """Principal directions, where they span what every training part spans."""
+        if self.X.shape[1] > self.plan.smallest:
+            return None
+        shift, scale = moments(self.X, self.plan.standardize)
+        return eigenvectors((self.X - shift) / scale)
 
     def choose(self, outer: _Fold, inner: Sequence[Pair]) -> IntArray:
-        """(M,) index into PENALTIES of each label vector's choice, by walking the grid."""
+        """(M,) index into PENALTIES of each label vector's choice."""
         folds = [_Fold(self, train, test, outer) for train, test in inner]
         M, n = len(self.plan.labelings), sum(len(test) for _, test in inner)
-        best = np.full(M, np.inf)
-        chosen, idle = np.zeros(M, np.int64), np.zeros(M, np.int64)
+        choice = Choice((M,), self.plan.n_classes)
         start = 0
-        while start < len(PENALTIES):
-            walking = np.flatnonzero(idle < _PATIENCE)
-            if not len(walking):
-                break
-            # Nobody stops before the third value, so the first three are solved in one call. The later ones of a
-            # few label vectors too, all inner parts together: more problems in a call cost less than more calls.
+        while start < len(PENALTIES) and choice.walking.any():
+            walking = np.flatnonzero(choice.walking)
+            # Hardly anybody stops before the third value, so the first three are solved in one call. The later
+            # ones of a few label vectors too, all inner parts together: a larger call costs less than more calls.
             few = len(walking) <= _FEW
-            stop = min(start + (_PATIENCE + 1 if few or not start else 1), len(PENALTIES))
+            stop = min(start + (3 if few or not start else 1), len(PENALTIES))
             grid = PENALTIES[start:stop]
             if few:
                 loss_JM = outer.masked_losses(inner, walking, grid) / n
             else:
                 loss_JM = np.sum([fold.losses(walking, grid) for fold in folds], axis=0) / n
             for j, loss in zip(range(start, stop), loss_JM, strict=True):
-                still = idle[walking] < _PATIENCE
-                better = still & ((loss < best[walking] * (1 - _TIE)) | ~np.isfinite(best[walking]))
-                best[walking] = np.where(better, loss, best[walking])
-                chosen[walking] = np.where(better, j, chosen[walking])
-                idle[walking] = np.where(better, 0, idle[walking] + 1)
+                everyone = np.full(M, np.nan)
+                everyone[walking] = loss
+                choice.update(j, everyone)
             start = stop
-        return chosen
+        return choice.chosen
 
 
 class _Fold:
@@ -210,7 +208,7 @@ class _Fold:
         """(J, B) summed log-loss on the test part for each penalty and label vector."""
         C = np.repeat(1.0 / (np.asarray(penalties) * len(self.train)), len(which))
         repeated = np.tile(which, len(penalties))
-        decided, _ = self.decide(repeated, C, _TOL_INNER)
+        decided, _ = self.decide(repeated, C, TOL_INNER)
         labels = self.layer.plan.labelings[repeated][:, self.test]
         likelihood = metrics.log_likelihood(decided, labels, self.layer.plan.n_classes)
         return np.asarray(-likelihood.sum(-1).reshape(len(penalties), len(which)))
@@ -226,7 +224,7 @@ class _Fold:
             [np.repeat(1.0 / (np.asarray(penalties) * train.sum()), len(which)) for train, _ in parts]
         )
         repeated = np.tile(which, len(penalties) * len(parts))
-        decided, _ = whole.decide(repeated, C, _TOL_INNER, train_FN.repeat_interleave(size, 0))
+        decided, _ = whole.decide(repeated, C, TOL_INNER, train_FN.repeat_interleave(size, 0))
         labels = self.layer.plan.labelings[repeated][:, self.train]
         likelihood = metrics.log_likelihood(decided, labels, self.layer.plan.n_classes)
         loss = -(likelihood * test_BN).sum(-1)

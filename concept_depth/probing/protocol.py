@@ -152,7 +152,7 @@ class _Scoring:
     """One run of the protocol: what is the same for all layers, and the arrays that fill up."""
 
     def __init__(self, acts: Activations, splits: Splits, settings: dict[str, Any], device: str) -> None:
-        from concept_depth.probing.fits import FitPlan
+        from concept_depth.probing.plan import FitPlan
 
         self.acts, self.splits, self.settings, self.device = acts, splits, settings, device
         self.labels = np.asarray(acts.labels, np.int64)
@@ -219,7 +219,7 @@ class _Scoring:
             raise InputError(
                 f"layer {name!r} holds NaN or infinity; leave it out, or extract in float32 (dtype='float32')"
             )
-        fits = fit_layer(X_ND, self.plan, self.device)
+        fits, naive = fit_layer(X_ND, self.plan, self.naive, device=self.device)
         K = len(self.acts.classes)
         for s, ((_, test), decided) in enumerate(zip(self.splits.pairs, fits.decision, strict=True)):
             self.decision[index, self.splits.repeat[s], test] = decided
@@ -228,7 +228,6 @@ class _Scoring:
         self.null_curves[:, index] = fits.null.mean(1)
         self.C_chosen[index], self.at_edge[index] = fits.C_used, fits.edge.mean()
         self.converged[index] = fits.converged
-        naive = fit_layer(X_ND, self.naive, self.device)
         test = self.naive.pairs[0][1]
         scoring = self.settings["scoring"]
         self.naive_curve[index] = metrics.score(scoring, naive.decision[0][None], self.labels[None, test], K)[0]

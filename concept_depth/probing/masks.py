@@ -1,0 +1,353 @@
+"""Two-class fits of all training parts of a layer on one matrix, the parts being weights of its rows.
+
+Everything that `fits.py` asks of a layer, faster: one matrix, standardised once over all rows, serves every
+training part, permutation and penalty. A training part's own standardisation (its features divided by its
+deviations d) becomes a penalty: with v = w / d, the logit is x · v + c' and ½ λ ‖w‖² is ½ λ Σ_j d_j² v_j². So
+nothing is approximated, and all problems of one λ share a preconditioner, the inverse of the whole sample's
+Hessian at zero. For problems in more features than a training part has rows this is no gain, and `fits.py` takes
+its other way.
+
+In mean form, problem b minimises Σ_i a_bi log(1 + exp(−s_bi (x_i · v + c))) + ½ λ Σ_j d_bj² v_j², Σ_i a_bi = 1.
+
+Shapes: N rows, P parameters (D features and the intercept, last), S splits, I inner folds, M label vectors, B
+problems.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, linalg
+from torch.nn.functional import softplus
+
+from concept_depth.probing.lbfgs import minimise
+from concept_depth.probing.plan import PENALTIES, TOL_INNER, Choice, FitPlan
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+_MEMORY = 6
+_NARROW = 200  # problems that are solved together on all rows; more are solved split by split on their rows
+_HARD = 8  # rounds from which the next λ gets a preconditioner at its starting point
+
+
+class MaskedLayer:
+    """One layer's matrix, standardised over all rows, with a last column of ones.
+
+    Attributes:
+        X: (N, P).
+    """
+
+    def __init__(self, X: Tensor, standardize: bool | str) -> None:
+        """Standardise `X` (N, D), whose columns have mean 0."""
+        X64 = X.double()
+        deviation = X64.square().mean(0).sqrt()
+        rounding = 10 * torch.finfo(X.dtype).eps * X64.abs().amax(0)
+        scale = torch.where(deviation > rounding, deviation, 1.0)
+        if standardize is False:
+            scale = torch.ones_like(scale)
+        elif standardize == "scale":
+            total = deviation.square().mean().sqrt()
+            scale = torch.where(total > 0, total, 1.0).expand(scale.shape)
+        self.standardize = standardize
+        self.X = torch.cat([(X64 / scale).to(X.dtype), torch.ones_like(X[:, :1])], 1)
+        self._gram: Tensor | None = None
+        self._inverses: dict[float, Tensor] = {}
+
+    def squares(self, trains: Sequence[IntArray]) -> Tensor:
+        """(S, P): squared deviations d² of training parts, 0 for the intercept; 1 for constant features."""
+        X64 = self.X.double()
+        member = torch.zeros(len(trains), len(X64), dtype=torch.float64)
+        for t, train in enumerate(trains):
+            member[t, torch.as_tensor(train)] = 1.0 / len(train)
+        member = member.to(X64.device)
+        squares = member @ X64.square() - (member @ X64).square()
+        if self.standardize is False:
+            squares = torch.ones_like(squares)
+        elif self.standardize == "scale":
+            squares[:] = squares[:, :-1].mean(1, keepdim=True)
+        squares = torch.where(squares > 1e-10, squares, 1.0)
+        squares[:, -1] = 0.0
+        return squares.to(self.X.dtype)
+
+    def inverse(self, penalty: float) -> Tensor:
+        """(P, P): inverse of the whole sample's Hessian at zero."""
+        if self._gram is None:
+            self._gram = self.X.T @ self.X / (4 * self.X.shape[0])
+        if penalty not in self._inverses:
+            self._inverses[penalty] = _inverse(self._gram, penalty)
+        return self._inverses[penalty]
+
+
+def _inverse(gram: Tensor, penalty: float) -> Tensor:
+    """Inverse of gram + λ I (not for the intercept); a multiple of the identity should rounding forbid it."""
+    hessian = gram.clone()
+    diagonal = hessian.diagonal()
+    diagonal[:-1] += penalty
+    diagonal += 1e-6 * diagonal.mean()
+    factor, failed = torch.linalg.cholesky_ex(hessian)
+    if bool(failed):
+        return torch.eye(len(gram), dtype=gram.dtype, device=gram.device) / diagonal.mean()
+    return torch.cholesky_inverse(factor)
+
+
+class _Problems:
+    """Logistic problems of one λ on one matrix, as `lbfgs.minimise` takes them.
+
+    Rows of weight 0 are evaluated too, so the loss on the held-out rows comes with the objective: `held_at` gives
+    it for points that were evaluated last, and computes it for others.
+    """
+
+    def __init__(
+        self, X: Tensor, weight: Tensor, penalty: Tensor, minus_sign: Tensor, inverse: Tensor, held: Tensor | None
+    ) -> None:
+        self.X, self.X_T, self.inverse = X, X.T, inverse
+        self.weight, self.penalty, self.minus_sign, self.held = weight, penalty, minus_sign, held
+        self.all = (minus_sign, held)
+        self.index = torch.arange(len(weight), device=X.device)
+        self.point = torch.full_like(penalty, torch.nan)
+        self.loss = torch.zeros_like(penalty[:, 0])
+
+    def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Objective in float64 and gradient."""
+        margin = torch.mm(x, self.X_T).mul_(self.minus_sign)
+        losses = softplus(margin)
+        penalised = self.penalty * x
+        objective = linalg.vecdot(losses, self.weight).double() + 0.5 * linalg.vecdot(penalised, x)
+        if self.held is not None:
+            self.point[self.index] = x
+            self.loss[self.index] = linalg.vecdot(losses, self.held)
+        pull = margin.sigmoid_().mul_(self.weight).mul_(self.minus_sign)
+        return objective, torch.addmm(penalised, pull, self.X)
+
+    def precondition(self, g: Tensor) -> Tensor:
+        """The shared inverse Hessian times g."""
+        return g @ self.inverse
+
+    def keep(self, mask: Tensor) -> None:
+        """Forget the problems outside `mask`."""
+        self.weight, self.penalty, self.minus_sign = self.weight[mask], self.penalty[mask], self.minus_sign[mask]
+        self.held = None if self.held is None else self.held[mask]
+        self.index = self.index[mask]
+
+    def held_at(self, x: Tensor) -> Tensor:
+        """(B,) summed loss on the held-out rows at the points x of all problems."""
+        minus_sign, held = self.all
+        assert held is not None
+        other = (self.point != x).any(1).nonzero()[:, 0]
+        if len(other):
+            margin = torch.mm(x[other], self.X_T).mul_(minus_sign[other])
+            self.loss[other] = linalg.vecdot(softplus(margin), held[other])
+        return self.loss.double()
+
+
+class Masks:
+    """The training parts of a plan as weights of rows: the same for all layers.
+
+    Attributes:
+        trains: for each split, the rows that it trains on; `rows` on the device.
+        sign: for each split (M, n): −1 for class 1 and +1 for class 0.
+        weight: for each split (I, n): weights of each inner training part on those rows.
+        held: for each split (I, n): 1 on the rows of each inner test part.
+    """
+
+    def __init__(self, plan: FitPlan, dtype: torch.dtype, device: str) -> None:
+        self.trains = [train for train, _ in plan.pairs]
+        self.rows = [torch.as_tensor(train, device=device) for train in self.trains]
+        minus_sign = 1.0 - 2.0 * plan.labelings
+        self.sign = [torch.as_tensor(minus_sign[:, train], dtype=dtype, device=device) for train in self.trains]
+        self.weight, self.held = [], []
+        for train, parts in zip(self.trains, plan.inner, strict=False):
+            weight = np.stack([np.isin(train, part) / len(part) for part, _ in parts])
+            held = np.stack([np.isin(train, part) for _, part in parts])
+            self.weight.append(torch.as_tensor(weight, dtype=dtype, device=device))
+            self.held.append(torch.as_tensor(held, dtype=dtype, device=device))
+        self.folds = len(self.weight[0]) if self.weight else 0
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Problems of one split: inner folds × label vectors, or label vectors alone."""
+
+    split: int
+    which: Tensor
+    weight: Tensor
+    sign: Tensor
+    squares: Tensor
+    theta: Tensor | None  # where they start
+    held: Tensor | None
+
+
+class MaskedFits:
+    """All fits of one layer.
+
+    Attributes:
+        choice: the penalties chosen for every split and label vector.
+        n_fits: problems solved so far.
+    """
+
+    def __init__(self, layer: MaskedLayer, masks: Masks, tol: float, max_iter: int) -> None:
+        self.layer, self.masks, self.tol, self.max_iter = layer, masks, tol, max_iter
+        S, M, P = len(masks.rows), len(masks.sign[0]), layer.X.shape[1]
+        self.squares = layer.squares(masks.trains)
+        self.choice = Choice((S, M), 2)
+        self._start: Tensor | None = None  # (S, M, P): mean of the inner solutions at the chosen penalty
+        self._last = layer.X.new_zeros(S, masks.folds, M, P)
+        self._rounds = self.n_fits = 0
+
+    def choose(self) -> IntArray:
+        """(S, M) index into PENALTIES. Inner parts keep their outer part's standardisation, which no example that
+        is held out there has entered.
+        """
+        self._start = self._last[:, 0].clone()
+        before = None
+        for index, penalty in enumerate(PENALTIES):
+            better = self.choice.update(index, self._inner(penalty, before))
+            mask = torch.as_tensor(better, device=self._last.device)
+            self._start = torch.where(mask[:, :, None], self._last.mean(1), self._start)
+            before = penalty
+            if not self.choice.walking.any():
+                break
+        return self.choice.chosen
+
+    def _inner(self, penalty: float, before: float | None) -> FloatArray:
+        """Solve λ for all that walk; (S, M) inner log-loss, NaN for the others."""
+        walking = self.choice.walking
+        loss = np.full(walking.shape, np.nan)
+        parts = [self._inner_part(s, walking[s], before is None) for s in np.flatnonzero(walking.any(1)).tolist()]
+        inverse = self.layer.inverse(penalty)
+        for X, batch in self._batches(parts):
+            joint = X is self.layer.X
+            if joint and self._rounds >= _HARD and before is not None:
+                inverse = self._local_inverse(batch, penalty)
+            whole = _joined(batch)
+            start = None
+            if before is not None and whole.theta is not None:
+                # To first order in λ: where the last solution's gradient vanished, only the penalty's changes.
+                start = whole.theta + ((before - penalty) * whole.squares * whole.theta) @ inverse
+            problems, x, _ = self._solve(X, whole, penalty, start, inverse, TOL_INNER)
+            total = problems.held_at(x)
+            begin = 0
+            for part in batch:
+                here = slice(begin, begin + len(part.weight))
+                begin += len(part.weight)
+                self._last[part.split][:, part.which] = x[here].reshape(self.masks.folds, len(part.which), -1)
+                summed = total[here].reshape(self.masks.folds, -1).sum(0).cpu().numpy()
+                loss[part.split, part.which.cpu().numpy()] = summed / len(self.masks.trains[part.split])
+        return loss
+
+    def outer(self, penalties: FloatArray) -> tuple[Tensor, npt.NDArray[np.bool_]]:
+        """Fit every split and label vector on its whole training part.
+
+        Args:
+            penalties: (S, M) λ.
+
+        Returns:
+            parameters (S, M, P) in this layer's coordinates, convergence (S, M).
+        """
+        theta = self.layer.X.new_zeros(*penalties.shape, self.layer.X.shape[1])
+        converged = np.zeros(penalties.shape, bool)
+        for penalty in np.unique(penalties).tolist():
+            wanted = penalties == penalty
+            parts = [self._outer_part(s, wanted[s]) for s in np.flatnonzero(wanted.any(1)).tolist()]
+            inverse = self.layer.inverse(penalty)
+            for X, batch in self._batches(parts):
+                if X is self.layer.X and batch[0].theta is not None:
+                    inverse = self._local_inverse(batch, penalty)
+                whole = _joined(batch)
+                _, x, fine = self._solve(X, whole, penalty, whole.theta, inverse, self.tol)
+                begin = 0
+                for part in batch:
+                    here = slice(begin, begin + len(part.weight))
+                    begin += len(part.weight)
+                    theta[part.split, part.which] = x[here]
+                    converged[part.split, part.which.cpu().numpy()] = fine[here].cpu().numpy()
+        return theta, converged
+
+    def decisions(self, theta: Tensor, split: int, test: IntArray) -> FloatArray:
+        """(M, n_test) log-odds of the outer fits of a split."""
+        X = self.layer.X[torch.as_tensor(test, device=theta.device)]
+        return np.asarray((theta[split] @ X.T).double().cpu().numpy())
+
+    def _inner_part(self, split: int, walking: npt.NDArray[np.bool_], first: bool) -> _Part:
+        masks, folds = self.masks, self.masks.folds
+        which = torch.as_tensor(np.flatnonzero(walking), device=self._last.device)
+        k = len(which)
+        return _Part(
+            split,
+            which,
+            masks.weight[split].repeat_interleave(k, 0),
+            masks.sign[split][which].repeat(folds, 1),
+            self.squares[split].expand(folds * k, -1),
+            None if first else self._last[split][:, which].reshape(folds * k, -1),
+            masks.held[split].repeat_interleave(k, 0),
+        )
+
+    def _outer_part(self, split: int, wanted: npt.NDArray[np.bool_]) -> _Part:
+        which = torch.as_tensor(np.flatnonzero(wanted), device=self._last.device)
+        sign = self.masks.sign[split][which]
+        start = None if self._start is None else self._start[split][which]
+        squares = self.squares[split].expand(len(which), -1)
+        return _Part(split, which, torch.full_like(sign, 1 / sign.shape[1]), sign, squares, start, None)
+
+    def _batches(self, parts: Sequence[_Part]) -> Iterator[tuple[Tensor, list[_Part]]]:
+        """Parts with the matrix they are solved on: few problems together on all rows, many split by split."""
+        if sum(len(part.weight) for part in parts) > _NARROW:
+            for part in parts:
+                yield self.layer.X[self.masks.rows[part.split]], [part]
+            return
+        n = len(self.layer.X)
+        yield self.layer.X, [_spread(part, self.masks.rows[part.split], n) for part in parts]
+
+    def _solve(
+        self, X: Tensor, part: _Part, penalty: float, start: Tensor | None, inverse: Tensor, tol: float
+    ) -> tuple[_Problems, Tensor, Tensor]:
+        """The problems, their solutions (B, P), and whether they converged."""
+        if start is None:
+            start = -(0.5 * (part.weight * part.sign) @ X) @ inverse  # Newton's step from zero
+        problems = _Problems(X, part.weight, penalty * part.squares, part.sign, inverse, part.held)
+        found = minimise(problems, start, tol=tol, max_iter=self.max_iter, memory=_MEMORY, noise=1e-6)
+        self.n_fits += len(start)
+        self._rounds = int(found.n_iter.max())
+        return problems, found.x, found.converged
+
+    def _local_inverse(self, parts: Sequence[_Part], penalty: float) -> Tensor:
+        """(P, P): inverse of the mean Hessian of problems where they start."""
+        X, curved = self.layer.X, torch.zeros_like(self.layer.X[:, 0])
+        for part in parts:
+            assert part.theta is not None
+            p = torch.sigmoid(part.theta @ X.T)
+            curved += (p * (1 - p) * part.weight).sum(0)
+        curved /= sum(len(part.weight) for part in parts)
+        rows = curved > 1e-3 * curved.max()
+        root = X[rows] * curved[rows].sqrt()[:, None]
+        return _inverse(root.T @ root, penalty)
+
+
+def _joined(parts: Sequence[_Part]) -> _Part:
+    """Problems of several splits, on the same rows, as one batch."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def together(name: str) -> Tensor | None:
+        tensors = [getattr(part, name) for part in parts]
+        return None if tensors[0] is None else torch.cat(tensors)
+
+    names = ("weight", "sign", "squares", "theta", "held")
+    return _Part(-1, parts[0].which, **{name: together(name) for name in names})  # type: ignore[arg-type]
+
+
+def _spread(part: _Part, rows: Tensor, n: int) -> _Part:
+    """The same problems on n rows, of which `rows` are theirs; the others weigh nothing."""
+
+    def spread(matrix: Tensor) -> Tensor:
+        out = matrix.new_zeros(len(matrix), n)
+        out[:, rows] = matrix
+        return out
+
+    held = None if part.held is None else spread(part.held)
+    return replace(part, weight=spread(part.weight), sign=spread(part.sign), held=held)
