@@ -114,7 +114,8 @@ def draw(first: np.ndarray, second: np.ndarray, out: Path) -> None:
             axes.plot(
                 *chosen.T, marker, ms=8, mec="black", mfc="white" if label else "0.2", label=f"xor = {label}"
             )
-        axes.set(title=title, xlabel=left, ylabel=up, aspect="equal")
+        axes.set(xlabel=left, ylabel=up, aspect="equal")
+        axes.set_title(title, fontsize=9)
         axes.legend(loc="upper right", fontsize=7)
         figure.colorbar(image, label="prediction", shrink=0.8)
         for ending in ("png", "pdf"):
