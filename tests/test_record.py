@@ -150,7 +150,7 @@ def test_a_report_needs_neither_activations_nor_texts(tmp_path):
 def test_noisy_and_plain_runs_stand_together_under_their_conditions():
     from dataclasses import replace
 
-    from concept_depth.reporting.style import by_concept, lines_of
+    from concept_depth.reporting.style import Lines, by_concept
 
     plain = run()
     concept = {
@@ -160,9 +160,9 @@ def test_noisy_and_plain_runs_stand_together_under_their_conditions():
     }
     noisy = replace(plain, record={**plain.record, "concept": concept, "condition": "noise letters:0.1"})
     assert list(by_concept([plain, noisy])) == ["capital"]
-    assert lines_of([plain, noisy]) == ["plain", "noise letters:0.1"]
+    assert Lines([plain, noisy]).names == ("plain", "noise letters:0.1")
     again = replace(plain)
-    assert lines_of([plain, again]) == ["tiny-model, run 1", "tiny-model, run 2"]
+    assert Lines([plain, again]).names == ("tiny-model, run 1", "tiny-model, run 2")
 
 
 def test_a_run_records_what_sets_it_apart():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from concept_depth.reporting import style
-from concept_depth.reporting.views import visible
+from concept_depth.reporting.views import short, visible
 
 if TYPE_CHECKING:
     from concept_depth.reporting.record import Report
@@ -23,7 +23,7 @@ NAME_WIDTH, RIGHT = 190, 84
 
 def ladder(runs: Sequence[Report]) -> Markup:
     """Concepts ordered by depth: a dot and its interval a run; `never` and the like in words at the right."""
-    concepts, lines = style.by_concept(runs), style.lines_of(runs)
+    concepts, lines = style.by_concept(runs), style.Lines(runs)
     pitch = 15 if len(lines) > 1 else 30
     left, right = NAME_WIDTH, WIDTH - RIGHT
     parts: list[Markup] = []
@@ -32,13 +32,13 @@ def ladder(runs: Sequence[Report]) -> Markup:
         height = max(30.0, pitch * len(members) + 10.0)
         parts.append(
             Markup('<text class="name" x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(
-                left - 14, y + height / 2 + 4, visible(concept, 26)
+                left - 14, y + height / 2 + 4, short(concept, 25)
             )
         )
         parts.append(Markup('<line class="rule" x1="0" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(WIDTH, y, y))
         first = y + height / 2 - pitch * (len(members) - 1) / 2
         for i, run in enumerate(members):
-            which = lines.index(style.line_name(run, runs))
+            which = lines.place(run)
             parts.append(_rung(run, first + i * pitch, which, left, right, named=len(lines) > 1))
         y += height
     axis = [

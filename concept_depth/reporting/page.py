@@ -44,6 +44,7 @@ def render(runs: Sequence[Report], folder: Path | None = None, *, paired: Sequen
     plotly, packed = _plotly()
     hashes = " ".join(f"'sha256-{_hash(text)}'" for text in (script, plotly))
     single = len(runs) == 1
+    lines = style.Lines(runs)
     context = {
         "title": _title(runs),
         "policy": f"default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; script-src {hashes}",
@@ -53,8 +54,8 @@ def render(runs: Sequence[Report], folder: Path | None = None, *, paired: Sequen
         "data": embed(_payload(runs)),
         "version": __version__,
         "single": single,
-        "runs": [_entry(run, runs, folder) for run in style_order(runs)],
-        "lines": [visible(line, 80) for line in style.lines_of(runs)],
+        "runs": [_entry(run, lines, folder if not single else None) for run in style_order(runs)],
+        "lines": [visible(line, 80) for line in lines.names],
         "ladder": drawings.ladder(runs),
         **(sections_of_one(runs[0]) if single else sections_of_many(runs, paired)),
     }
@@ -112,19 +113,19 @@ def _title(runs: Sequence[Report]) -> str:
     return f"{first} · {concepts} concept{'s' if concepts > 1 else ''}"
 
 
-def _entry(run: Report, runs: Sequence[Report], folder: Path | None) -> dict[str, Any]:
+def _entry(run: Report, lines: style.Lines, folder: Path | None) -> dict[str, Any]:
     """What the verdict list and the table of results say of a run."""
     depth = run.depth
     link = None
-    if folder is not None and run.folder is not None and len(runs) > 1:
+    if folder is not None and run.folder is not None:
         link = quote(Path(os.path.relpath(run.folder / "report.html", folder)).as_posix())
     mark = None
     if depth["number"] in run.record["layers"]["numbers"]:
         mark = run.record["layers"]["numbers"].index(depth["number"])
     return {
         "concept": visible(run.concept, 80),
-        "line": visible(style.line_name(run, runs), 80),
-        "colour": style.lines_of(runs).index(style.line_name(run, runs)) % len(style.CYCLE),
+        "line": visible(lines.name(run), 80),
+        "colour": lines.place(run) % len(style.CYCLE),
         "verdict": run.verdict,
         "verdict_words": style.VERDICTS.get(run.verdict, run.verdict),
         "sentence": style.verdict_sentence(run),
@@ -139,15 +140,15 @@ def _entry(run: Report, runs: Sequence[Report], folder: Path | None) -> dict[str
 def _payload(runs: Sequence[Report]) -> dict[str, Any]:
     """What the scripts need, compact: numbers as a screen can show them, texts harmless."""
     single = len(runs) == 1
-    lines = style.lines_of(runs)
+    lines = style.Lines(runs)
     return {
         "metrics": {m: style.metric_name(m) for run in runs for m in run.record["scores"]["means"]},
         "scoring": runs[0].record["scores"]["scoring"],
-        "lines": [visible(line, 80) for line in lines],
+        "lines": [visible(line, 80) for line in lines.names],
         "concepts": [
             {
                 "name": visible(concept, 80),
-                "runs": [_curves(run, lines.index(style.line_name(run, runs))) for run in members],
+                "runs": [_curves(run, lines.place(run)) for run in members],
             }
             for concept, members in style.by_concept(runs).items()
         ],

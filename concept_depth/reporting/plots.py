@@ -14,6 +14,7 @@ import numpy as np
 from concept_depth.errors import InputError
 from concept_depth.reporting import style
 from concept_depth.reporting.style import BLUE, CYCLE, GREEN, GREY, INK, ORANGE, PALE, PURPLE, VERMILLION
+from concept_depth.reporting.views import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +38,7 @@ def _empty(width: float, height: float) -> Figure:
 def draw_curve(runs: Sequence[Report], metric: str | None) -> Figure:
     """Score by layer, a panel a concept: one run in full, several runs as lines over relative depth."""
     concepts = style.by_concept(runs)
-    lines = style.lines_of(runs)
+    lines = style.Lines(runs)
     columns = min(len(concepts), 3)
     rows = math.ceil(len(concepts) / columns)
     if len(concepts) == 1:
@@ -51,8 +52,8 @@ def draw_curve(runs: Sequence[Report], metric: str | None) -> Figure:
         if len(members) == 1:
             _panel_of_one(axis, members[0], metric, full=len(concepts) == 1)
         else:
-            _panel_of_many(axis, members, lines, runs, metric)
-        axis.set_title(_short(concept, 40), loc="left", fontweight="bold", color=INK)
+            _panel_of_many(axis, members, lines, metric)
+        axis.set_title(short(concept, 40), loc="left", fontweight="bold", color=INK)
         if index % columns == 0:
             axis.set_ylabel(style.metric_name(metric or members[0].record["scores"]["scoring"]))
     _shared_legend(drawn, axes.flat[0], one=len(concepts) == 1)
@@ -132,17 +133,15 @@ def _mark_depth(axis: Axes, depth: Any, *, full: bool) -> None:
     )
 
 
-def _panel_of_many(
-    axis: Axes, members: Sequence[Report], lines: Sequence[str], runs: Sequence[Report], metric: str | None
-) -> None:
+def _panel_of_many(axis: Axes, members: Sequence[Report], lines: style.Lines, metric: str | None) -> None:
     """Several runs of one concept over relative depth."""
     axis.axhline(members[0].record["scores"]["chance"], color=GREY, lw=0.6, ls=":")
     for run in members:
-        line = style.line_name(run, runs)
-        colour = CYCLE[lines.index(line) % len(CYCLE)]
-        dashes = ("-", "--", ":")[lines.index(line) // len(CYCLE) % 3]
+        line, place = lines.name(run), lines.place(run)
+        colour = CYCLE[place % len(CYCLE)]
+        dashes = ("-", "--", ":")[place // len(CYCLE) % 3]
         x, y = _floats(run.record["layers"]["fractions"]), _floats(run.curve(metric))
-        axis.plot(x, y, color=colour, ls=dashes, label=_short(line, 34))
+        axis.plot(x, y, color=colour, ls=dashes, label=short(line, 34))
         fraction = run.depth["fraction"]
         if fraction is not None and metric in (None, run.record["scores"]["scoring"]):
             at = float(np.interp(fraction, x, y))
@@ -159,17 +158,17 @@ def _shared_legend(drawn: Figure, axis: Axes, *, one: bool) -> None:
 
 def draw_ladder(runs: Sequence[Report], _metric: str | None) -> Figure:
     """Concepts ordered by relative depth, each run a dot with its interval."""
-    concepts, lines = style.by_concept(runs), style.lines_of(runs)
+    concepts, lines = style.by_concept(runs), style.Lines(runs)
     drawn = _empty(COLUMN, 0.55 + 0.2 * len(concepts) * max(1.0, 0.55 * len(lines)) + 0.12 * len(lines))
     axis = drawn.subplots()
     offsets = np.linspace(-0.28, 0.28, len(lines)) if len(lines) > 1 else [0.0]
     for row, (concept, members) in enumerate(concepts.items()):
         axis.axhline(row, color=PALE, lw=0.5, zorder=0)
         for run in members:
-            which = lines.index(style.line_name(run, runs))
+            which = lines.place(run)
             _rung(axis, run, row + offsets[which], CYCLE[which % len(CYCLE)])
         concepts[concept] = members
-    axis.set_yticks(range(len(concepts)), [_short(concept, 30) for concept in concepts])
+    axis.set_yticks(range(len(concepts)), [short(concept, 30) for concept in concepts])
     axis.set_ylim(len(concepts) - 0.4, -0.6)
     axis.set_xlim(-0.03, 1.16)
     axis.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "¼", "½", "¾", "1"])
@@ -177,8 +176,8 @@ def draw_ladder(runs: Sequence[Report], _metric: str | None) -> Figure:
     axis.spines["left"].set_visible(False)
     axis.set_xlabel("relative depth of linear separability")
     if len(lines) > 1:
-        for which, line in enumerate(lines):
-            axis.plot([], [], "o-", color=CYCLE[which % len(CYCLE)], ms=3, label=_short(line, 40))
+        for which, line in enumerate(lines.names):
+            axis.plot([], [], "o-", color=CYCLE[which % len(CYCLE)], ms=3, label=short(line, 40))
         _shared_legend(drawn, axis, one=True)
     return drawn
 
@@ -199,12 +198,12 @@ def draw_heatmap(runs: Sequence[Report], _metric: str | None) -> Figure:
     """Relative depth of every concept on every model or condition."""
     import matplotlib
 
-    concepts, lines = style.by_concept(runs), style.lines_of(runs)
+    concepts, lines = style.by_concept(runs), style.Lines(runs)
     values = np.full((len(concepts), len(lines)), np.nan)
-    words = [["" for _ in lines] for _ in concepts]
+    words = [["" for _ in lines.names] for _ in concepts]
     for row, members in enumerate(concepts.values()):
         for run in members:
-            column = lines.index(style.line_name(run, runs))
+            column = lines.place(run)
             fraction = run.depth["fraction"]
             values[row, column] = np.nan if fraction is None else fraction
             words[row][column] = depth_cell(run.depth)
@@ -217,8 +216,8 @@ def draw_heatmap(runs: Sequence[Report], _metric: str | None) -> Figure:
         axis.text(
             column, row, words[row][column], ha="center", va="center", fontsize=6, color="w" if dark else INK
         )
-    axis.set_xticks(range(len(lines)), [_short(line, 26) for line in lines], rotation=30, ha="right")
-    axis.set_yticks(range(len(concepts)), [_short(concept, 30) for concept in concepts])
+    axis.set_xticks(range(len(lines)), [short(line, 26) for line in lines.names], rotation=30, ha="right")
+    axis.set_yticks(range(len(concepts)), [short(concept, 30) for concept in concepts])
     axis.tick_params(length=0)
     for spine in axis.spines.values():
         spine.set_visible(False)
@@ -253,7 +252,7 @@ def draw_space(runs: Sequence[Report], _metric: str | None) -> Figure:
             colour, marker = (VERMILLION, BLUE, GREEN, PURPLE, ORANGE)[label % 5], "osD^v"[label % 5]
             members = labels == label
             axis.scatter(
-                x[members], y[members], s=5, marker=marker, color=colour, alpha=0.6, lw=0, label=_short(name)
+                x[members], y[members], s=5, marker=marker, color=colour, alpha=0.6, lw=0, label=short(name)
             )
         if not space["several"]:
             axis.axvline(0, color=GREY, lw=0.6, ls=":")
@@ -277,7 +276,7 @@ def draw_cosine(runs: Sequence[Report], _metric: str | None) -> Figure:
     image = axis.imshow(_floats(cosine), vmin=-1, vmax=1, cmap="PuOr", extent=extent, interpolation="nearest")
     axis.set_xlabel("layer")
     axis.set_ylabel("layer")
-    axis.set_title(_short(run.concept, 40), loc="left", fontweight="bold")
+    axis.set_title(short(run.concept, 40), loc="left", fontweight="bold")
     drawn.colorbar(image, ax=axis, label="cosine of probe directions", shrink=0.85)
     return drawn
 
@@ -293,10 +292,3 @@ def _only(runs: Sequence[Report], kind: str) -> Report:
 def _floats(values: Any) -> Any:
     """A float array, None as NaN."""
     return np.asarray(values, dtype=object).astype(float) if values is not None else np.asarray([])
-
-
-def _short(text: str, limit: int = 24) -> str:
-    from concept_depth.reporting.views import visible
-
-    shown = visible(text, 4 * limit)
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"

@@ -39,7 +39,7 @@ def sections_of_one(run: Report) -> dict[str, Any]:
 
 def sections_of_many(runs: Sequence[Report], paired: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
     """Sections of the page of many runs."""
-    lines = style.lines_of(runs)
+    lines = style.Lines(runs)
     return {
         "heat": _heat(runs) if len(lines) > 1 else None,
         "several_lines": len(lines) > 1,
@@ -301,17 +301,17 @@ def _flat(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
 
 def _heat(runs: Sequence[Report]) -> dict[str, Any]:
     """Concept × line, with the colour of each cell as a step of a scale of 0 … 20."""
-    lines = style.lines_of(runs)
+    lines = style.Lines(runs)
     rows = []
     for concept, members in style.by_concept(runs).items():
         cells: list[dict[str, Any] | None] = [None] * len(lines)
         for run in members:
             fraction = run.depth["fraction"]
-            cells[lines.index(style.line_name(run, runs))] = {
+            cells[lines.place(run)] = {
                 "text": style.VERDICTS.get(run.verdict, run.verdict) if fraction is None else f"{fraction:.2f}",
                 "step": None if fraction is None else round(20 * min(max(fraction, 0.0), 1.0)),
                 "tip": f"{visible(run.label, 120)}: {style.depth_words(run.depth)}",
                 "verdict": run.verdict,
             }
         rows.append({"concept": visible(concept, 60), "cells": cells})
-    return {"lines": [visible(line, 60) for line in lines], "rows": rows}
+    return {"lines": [visible(line, 60) for line in lines.names], "rows": rows}

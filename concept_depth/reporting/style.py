@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -48,22 +49,40 @@ def reference_name(name: str) -> str:
     return REFERENCES.get(name, name.replace("_", " "))
 
 
-def line_name(run: Report, runs: Sequence[Report]) -> str:
-    """What tells a run apart from others of its concept: the model, the condition, or both, else its place."""
-    models = {other.model for other in runs}
-    conditions = {other.condition for other in runs}
-    parts = [run.model] if len(models) > 1 or len(conditions) == 1 else []
-    if len(conditions) > 1:
-        parts.append(run.condition or "plain")
-    same = [other for other in runs if other.label == run.label]
-    if len(same) > 1:
-        parts.append(f"run {next(i for i, other in enumerate(same, start=1) if other is run)}")
-    return ", ".join(parts)
+class Lines:
+    """What tells runs apart from others of their concept: the model, the condition, or both, else their place.
 
+    Args:
+        runs: all that are shown together. A line's place among the distinct names gives its colour.
+    """
 
-def lines_of(runs: Sequence[Report]) -> list[str]:
-    """The distinct line names, in the order of the runs: their index gives the colour."""
-    return list(dict.fromkeys(line_name(run, runs) for run in runs))
+    def __init__(self, runs: Sequence[Report]) -> None:
+        several_models = len({run.model for run in runs}) > 1
+        several_conditions = len({run.condition for run in runs}) > 1
+        labels = Counter(run.label for run in runs)
+        seen: Counter[str] = Counter()
+        self._name: dict[int, str] = {}
+        for run in runs:
+            parts = [run.model] if several_models or not several_conditions else []
+            if several_conditions:
+                parts.append(run.condition or "plain")
+            if labels[run.label] > 1:
+                seen[run.label] += 1
+                parts.append(f"run {seen[run.label]}")
+            self._name[id(run)] = ", ".join(parts)
+        self.names = tuple(dict.fromkeys(self._name.values()))
+        self._place = {name: place for place, name in enumerate(self.names)}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def name(self, run: Report) -> str:
+        """The name of a run's line."""
+        return self._name[id(run)]
+
+    def place(self, run: Report) -> int:
+        """The place of a run's line among the distinct names."""
+        return self._place[self._name[id(run)]]
 
 
 def by_concept(runs: Sequence[Report]) -> dict[str, list[Report]]:

@@ -19,6 +19,7 @@ from concept_depth.errors import InputError
 
 if TYPE_CHECKING:
     from concept_depth.reporting.record import Report
+    from concept_depth.reporting.style import Lines
 
 STYLES = ("markdown", "latex", "csv")
 
@@ -127,28 +128,29 @@ def depth_table(runs: Sequence[Report], *, style: str = "markdown") -> str:
     Raises:
         InputError: there is no such style.
     """
-    from concept_depth.reporting.style import by_concept, lines_of
+    from concept_depth.reporting.style import Lines, by_concept
 
     if style not in STYLES:
         raise InputError(f"there is no table style {style!r}; the styles are {', '.join(STYLES)}")
     ordered = [run for members in by_concept(runs).values() for run in members]
     if style == "csv":
         return csv_text([run.depth_row() for run in ordered]).rstrip("\n")
-    several = len(lines_of(runs)) > 1
+    lines = Lines(runs)
+    several = len(lines) > 1
     head = ["concept", *(["model"] if several else []), "layer", "depth", "95 % interval", "peak", "p", "verdict"]
-    body = [_cells(run, runs, several) for run in ordered]
+    body = [_cells(run, lines) for run in ordered]
     return _markdown(head, body) if style == "markdown" else _latex(head, body)
 
 
-def _cells(run: Report, runs: Sequence[Report], several: bool) -> list[str]:
-    from concept_depth.reporting.style import VERDICTS, line_name
+def _cells(run: Report, lines: Lines) -> list[str]:
+    from concept_depth.reporting.style import VERDICTS
     from concept_depth.reporting.views import visible
 
     depth = run.depth
     found, interval = depth["number"] is not None, depth.get("interval")
     return [
         visible(run.concept, 60),
-        *([visible(line_name(run, runs), 60)] if several else []),
+        *([visible(lines.name(run), 60)] if len(lines) > 1 else []),
         f"{depth['number']:g} of {depth['total']}" if found else "–",
         f"{depth['fraction']:.2f}" if found else "–",
         f"{interval[0]:.2f}–{interval[1]:.2f}" if interval else "–",

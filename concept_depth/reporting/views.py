@@ -144,3 +144,9 @@ def _visible_character(character: str) -> str:
     if (kind == "Cf" and character not in "\u200c\u200d\u00ad") or kind in ("Cc", "Cs", "Co", "Zl", "Zp"):
         return f"⟨U+{code:04X}⟩"
     return character
+
+
+def short(text: str, limit: int = 24) -> str:
+    """`text` for a label: at most `limit` characters, with an ellipsis where it was longer."""
+    shown = visible(text, 4 * limit)
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
