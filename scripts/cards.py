@@ -1,7 +1,7 @@
 """Write the measured part of every bundled concept's card, and the table of all in datasets/README.md.
 
-Counts, balance, groups, lengths, the checksum of data.jsonl, and what a reader of mere words reaches: majority,
-length, bag of words, character n-grams, by logistic regression with the groups kept whole.
+Counts, balance, groups, lengths, the checksum of data.jsonl, and what the audit says that a reader of mere words
+reaches: majority, length, bag of words, character n-grams, by logistic regression with the groups kept whole.
 
     python scripts/cards.py [CONCEPT ...]
 
@@ -21,10 +21,12 @@ from typing import Any
 
 import numpy as np
 
+from concept_depth.concepts.audit import Audit, audit
+from concept_depth.concepts.concept import Concept
+
 DATASETS = Path(__file__).resolve().parent.parent / "datasets"
 BEGIN = "<!-- measured: python scripts/cards.py -->"
 END = "<!-- end -->"
-BASELINES = ("majority", "length", "words", "characters")
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Card:
     @cached_property
     def meta(self) -> dict[str, Any]:
         """What concept.json says."""
-        return json.loads((self.folder / "concept.json").read_text(encoding="utf-8"))
+        meta: dict[str, Any] = json.loads((self.folder / "concept.json").read_text(encoding="utf-8"))
+        return meta
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
@@ -71,38 +74,16 @@ def bundled() -> list[Card]:
     return [Card(folder) for folder in folders if (folder / "README.md").exists()]
 
 
-def features(card: Card, kind: str) -> Any:
-    """The (N, D) matrix that a baseline reads."""
-    from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
-    from sklearn.preprocessing import StandardScaler
-
-    texts = card.texts
-    if kind == "length":
-        return StandardScaler().fit_transform([[len(text), len(text.split())] for text in texts])
-    if kind == "words":
-        return CountVectorizer(token_pattern=r"\w+|[^\w\s]").fit_transform(texts)
-    if kind == "characters":
-        return TfidfVectorizer(analyzer="char", ngram_range=(1, 4), sublinear_tf=True).fit_transform(texts)
-    raise ValueError(kind)
-
-
-def baseline(card: Card, kind: str) -> float:
-    """Balanced accuracy of a baseline, mean over 5 folds that keep groups whole."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import balanced_accuracy_score
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    if kind == "majority":
-        return 1 / len(card.meta["classes"])
-    y = card.labels
-    X = features(card, kind)
-    scores = []
-    for train, test in StratifiedGroupKFold(5, shuffle=True, random_state=0).split(X, y, card.groups):
-        probe = LogisticRegression(C=1.0, solver="liblinear", max_iter=1000, random_state=0).fit(
-            X[train], y[train]
-        )
-        scores.append(balanced_accuracy_score(y[test], probe.predict(X[test])))
-    return float(np.mean(scores))
+def audited(card: Card) -> Audit:
+    """What `concept-depth audit` finds in the examples."""
+    concept = Concept(
+        name=card.folder.name,
+        inputs=card.texts,
+        labels=card.labels,
+        classes=tuple(card.meta["classes"]),
+        groups=card.groups,
+    )
+    return audit(concept)
 
 
 def counted(card: Card) -> dict[str, str]:
@@ -124,8 +105,8 @@ def counted(card: Card) -> dict[str, str]:
 
 
 def measured(card: Card) -> dict[str, float]:
-    """The baselines of a concept."""
-    return {kind: baseline(card, kind) for kind in BASELINES}
+    """Balanced accuracy that each lexical feature reaches, groups kept whole."""
+    return {name.replace("_", " "): baseline.score for name, baseline in audited(card).baselines.items()}
 
 
 def told(card: Card) -> dict[str, str]:
@@ -146,7 +127,10 @@ def write_card(card: Card) -> None:
     lines = [f"| {name} | {value} |" for name, value in counted(card).items()]
     lines += [f"| baseline: {name} | {value:.2f} |" for name, value in measured(card).items()]
     table = "\n".join(["| measured | |", "|---|---|", *lines])
-    note = "Baselines: balanced accuracy of a logistic regression, 5-fold cross-validation with whole groups."
+    note = (
+        "Baselines: balanced accuracy of a logistic regression, 5-fold cross-validation with whole groups; "
+        f"`concept-depth audit {card.folder.name}` measures them."
+    )
     path.write_text(f"{before}{BEGIN}\n{table}\n\n{note}\n{END}{after}", encoding="utf-8")
 
 
@@ -169,8 +153,8 @@ def write_overview(cards: list[Card]) -> None:
             facts["examples"],
             facts["groups"].split(" of ")[0],
             steps,
-            facts["baseline: words"],
-            facts["baseline: characters"],
+            facts["baseline: bag of words"],
+            facts["baseline: char ngrams"],
         ]
         lines.append("| " + " | ".join(cells) + " |")
     after = rest.partition(END)[2]

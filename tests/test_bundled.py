@@ -32,6 +32,11 @@ def test_datasets_is_no_python_package():
     assert not list((ROOT / "datasets").rglob("__init__.py"))
 
 
+def test_every_folder_is_a_whole_concept():
+    folders = {path.name for path in (ROOT / "datasets").iterdir() if path.is_dir() and path.name[0] not in "_."}
+    assert folders == set(CARDS), "each folder needs concept.json, README.md and data.jsonl"
+
+
 @each
 def test_a_concept_says_what_it_is(name):
     meta = CARDS[name].meta
@@ -93,27 +98,32 @@ def test_each_number_of_steps_is_a_balanced_concept_of_its_own(name):
 
 
 @each
-def test_words_alone_do_not_tell_the_label_and_the_card_says_so(name):
-    card, told = CARDS[name], cards.told(CARDS[name])
-    measured = cards.measured(card)
+def test_words_alone_do_not_tell_the_label_and_the_card_says_what_the_audit_finds(name):
+    card = CARDS[name]
+    found, told = cards.audited(card), cards.told(card)
+    assert found.duplicates == found.conflicts == 0
+    measured = {kind: baseline.score for kind, baseline in found.baselines.items()}
+    assert set(measured) == {"majority", "length", "bag_of_words", "char_ngrams"}
     for kind, value in measured.items():
         # Rounded to hundredths on the card; another release of scikit-learn may tip a few examples.
-        assert abs(float(told[f"baseline: {kind}"]) - value) <= 0.03, kind
+        assert abs(float(told[f"baseline: {kind.replace('_', ' ')}"]) - value) <= 0.03, kind
     if not card.meta["lexical"]:
         assert max(measured.values()) <= 0.60, measured
         # Far below chance is as bad: then groups tear twins apart, and one twin's words predict the other's label.
         assert min(measured.values()) >= 0.40, measured
 
 
-def test_the_measure_of_words_finds_a_set_that_words_give_away(tmp_path):
+def test_the_audit_finds_a_set_that_words_give_away(tmp_path):
     # The check above must be able to fail.
     rows = [
         {"text": f"it is {word} {i}", "label": word, "group": i} for i in range(60) for word in ("bad", "good")
     ]
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "concept.json").write_text(json.dumps({"classes": ["bad", "good"]}))
-    assert cards.baseline(cards.Card(tmp_path), "words") > 0.95
-    assert cards.baseline(cards.Card(tmp_path), "characters") > 0.95
+    measured = cards.measured(cards.Card(tmp_path))
+    assert measured["bag of words"] > 0.95
+    assert measured["char ngrams"] > 0.95
+    assert measured["majority"] == 0.5
 
 
 def test_the_overview_names_every_concept():
