@@ -426,3 +426,40 @@ def test_a_model_without_a_limit_in_its_config_takes_any_length():
     config = MambaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, state_size=4)
     (encoded,) = from_model(causal_lm(config), word_tokenizer()).encode(["one " * 3000])
     assert (len(encoded.ids), encoded.truncated) == (3001, 0)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_spread_over_memory_and_disk_gives_the_same(folder, tmp_path):
+    places = {"model.embed_tokens": "cpu", "model.rotary_emb": "cpu", "model.norm": "cpu", "lm_head": "cpu"}
+    places |= {"model.layers.0": "cpu", "model.layers.1": "disk", "model.layers.2": "disk"}
+    spread = from_pretrained(
+        str(folder), device="cpu", device_map=places, offload_folder=str(tmp_path / "offload")
+    )
+    # Premise: a block has no weights in memory.
+    assert spread.module.layers[2].mlp.up_proj.weight.device.type == "meta"
+    whole = from_pretrained(str(folder), device="cpu")
+    first = collect(spread, concept(), layers=[1, 2])
+    np.testing.assert_array_equal(first[2], collect(whole, concept(), layers=[1, 2])[2])
+    np.testing.assert_array_equal(collect(spread, concept()).numpy(), collect(whole, concept()).numpy())
+    assert spread.describe() == whole.describe()
+
+
+def test_a_model_that_outgrows_the_memory_is_spread(folder, monkeypatch):
+    from concept_depth.subjects import loading
+
+    alone = loading._placement(str(folder), torch.float32, torch.device("cpu"), alone=True)
+    assert alone == {"device_map": {"": torch.device("cpu")}}
+    monkeypatch.setattr(loading.os, "sysconf", lambda _: 10)
+    spread = loading._placement(str(folder), torch.float32, torch.device("cpu"), alone=True)
+    assert spread["device_map"] == "sequential"
+    shared = loading._placement(str(folder), torch.float32, torch.device("cpu"), alone=False)
+    assert shared["device_map"] == {"": torch.device("cpu")}
+
+
+def test_a_span_is_found_inside_chat_markup():
+    tokenizer = word_tokenizer()
+    tokenizer.chat_template = CHAT
+    subject = from_model(causal_lm(), tokenizer, chat_template=True, position="span")
+    text = "the city of Paris"
+    (encoded,) = subject.encode([text], before=" Is ", after=" ? ", spans=[(12, 17)])
+    assert [tokenizer.decode([encoded.ids[row]]) for row in encoded.rows] == ["Paris"]

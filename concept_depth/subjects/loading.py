@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 
+from concept_depth import files
 from concept_depth.errors import InputError
 from concept_depth.subjects.gguf import converted_folder, converted_tokenizer
+from concept_depth.subjects.modules import weights_sample
 from concept_depth.subjects.source import Source, local_files_hash
 
 DTYPES = {
@@ -63,13 +65,15 @@ def load(
         from concept_depth.subjects.quantize import bitsandbytes_config
 
         arguments["quantization_config"] = bitsandbytes_config(quantization, precision)
-    if "device_map" not in arguments and (where.type != "cpu" or quantization is not None):
-        arguments["device_map"] = "auto" if device == "auto" and _outgrows(location, where) else {"": where}
+    if "device_map" not in arguments:
+        arguments |= _placement(
+            location, precision, where, alone=device == "auto" and "LOCAL_RANK" not in os.environ
+        )
     with quiet():
         model, tokenizer = _read(source, location, common, arguments)
         if adapter is not None:
             model = _with_adapter(model, adapter)
-            origin["adapter"] = _adapter_origin(adapter)
+            origin["adapter"] = {"name": Path(adapter).name, "weights": weights_sample(model)}
     if source.kind == "hub":
         origin["revision"] = getattr(model.config, "_commit_hash", None) or source.revision
     if quantization is not None:
@@ -138,13 +142,6 @@ def _with_adapter(model: Any, adapter: str) -> Any:
         ) from error
 
 
-def _adapter_origin(adapter: str) -> dict[str, Any]:
-    folder = Path(adapter).expanduser()
-    if folder.is_dir():
-        return {"name": folder.name, "weights": local_files_hash(folder)}
-    return {"name": adapter, "weights": None}
-
-
 def _device(device: str) -> torch.device:
     if device == "auto":
         return default_device()
@@ -168,16 +165,34 @@ def _dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype | str:
     return DTYPES[dtype]
 
 
-def _outgrows(location: str, device: torch.device) -> bool:
-    """Whether the weight files of a folder are larger than what the device has free, less a tenth."""
-    folder = Path(location)
-    if device.type != "cuda":
-        return False
-    if not folder.is_dir():
-        return True  # on the Hub: accelerate will see, and uses one device where that is enough
+def _placement(
+    location: str, precision: torch.dtype | str, device: torch.device, *, alone: bool
+) -> dict[str, Any]:
+    """Where transformers is to put the weights: on `device`, or, where they outgrow it, on the next ones as well.
+
+    With several processes on a machine each has its device for itself, so nothing is spread.
+    """
+    needed = _bytes_needed(Path(location), precision)
+    if device.type == "cuda":
+        # The files of a model on the Hub may not be here yet; accelerate then finds out, this device first.
+        outgrows = needed is None or needed > 0.9 * torch.cuda.mem_get_info(device)[0]
+    elif device.type == "cpu":
+        outgrows = needed is not None and needed > 0.9 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    else:
+        outgrows = False
+    if not (alone and outgrows):
+        return {"device_map": {"": device}}
+    return {"device_map": "sequential", "offload_folder": str(files.default_cache_dir() / "offload")}
+
+
+def _bytes_needed(folder: Path, precision: torch.dtype | str) -> int | None:
+    """Memory for the weights of a local folder in the wanted precision; None where there is no such folder."""
+    if not (folder / "config.json").is_file():
+        return None
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    free: int = torch.cuda.mem_get_info(device)[0]
-    return size > 0.9 * free
+    config = files.read_json(folder / "config.json")
+    stored = DTYPES.get(str(config.get("dtype", config.get("torch_dtype"))), torch.float32)
+    return size if isinstance(precision, str) else size * precision.itemsize // stored.itemsize
 
 
 def default_device() -> torch.device:

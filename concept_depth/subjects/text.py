@@ -132,8 +132,10 @@ class TokenReader:
             )
         count = len(prompts)
         offsets = batch["offset_mapping"] if fast else [None] * count
+        specials = set(getattr(self.tokenizer, "all_special_ids", []))
+        masks = batch.get("special_tokens_mask") or [[i in specials for i in ids] for ids in batch["input_ids"]]
         tokens = []
-        for ids, mask, places in zip(batch["input_ids"], batch["special_tokens_mask"], offsets, strict=True):
+        for ids, mask, places in zip(batch["input_ids"], masks, offsets, strict=True):
             # Some tokenizers mark every special id; only those around the text are left out of positions.
             inner = [i for i, flag in enumerate(mask) if not flag]
             first, last = (inner[0], inner[-1]) if inner else (0, len(ids) - 1)
