@@ -132,7 +132,8 @@ def find_depth(
     p = nulls.p_value(reading.best, reading.null_max)
     bar = nulls.threshold(reading.null_max) if len(reading.null_max) else None
     gain = reading.peak - reading.chance
-    read = (p is None or p <= 0.05 + 1e-9) and gain >= min_gain
+    # Whether a sample is separable is no matter of scores, so neither their nulls nor their gain decide it.
+    read = parsed.name == "separable" or ((p is None or p <= 0.05 + 1e-9) and gain >= min_gain)
     position = reading.position() if read else None
     span = reading.interval() if position is not None and not reading.in_sample else None
     verdict, sentence = _verdict(scores, reading, parsed, position, span, p, gain, min_gain)
@@ -175,6 +176,13 @@ def _verdict(
     height = f"{scores.scoring.replace('_', ' ')} peaks at {reading.peak * reading.sign:.2f}"
     against = f"{height}, where chance is {scores.chance:.2f}"
     tail = reading.remark()
+    if rule.name == "separable":
+        if position is None and (crowded := reading.unsayable()) is not None:
+            return "undefined", f"Not to be said: {crowded}."
+        if position is None:
+            return "never", "No layer separates these examples strictly by a hyperplane."
+        height = "every example stands on its class's side of a hyperplane"
+        p, gain = None, np.inf
     if p is not None and p > 0.05 + 1e-9:
         return "never", f"No layer reads this concept better than permuted labels: {against} (p = {p:.2f}).{tail}"
     if gain < min_gain:

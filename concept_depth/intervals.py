@@ -100,7 +100,7 @@ class Reading:
         bar = threshold(self.null_max) if len(self.null_max) else None
         return self.chance if bar is None else max(bar, self.chance)
 
-    def _fall(self, curve_ML: FloatArray, peak_M: FloatArray) -> FloatArray:
+    def fall(self, curve_ML: FloatArray, peak_M: FloatArray) -> FloatArray:
         """(M,) positions of the rule on curves."""
         if self.rule.name in ("jump", "converge") and not self.readable.all():
             return np.full(len(curve_ML), np.nan)
@@ -116,7 +116,7 @@ class Reading:
         if over is not None:
             return _first_that_holds(over[0], self._deviation, self.readable)
         curve = self.curve if self._rule_metric is None else self.scores.metric("accuracy").mean(1)
-        found = float(self._fall(curve[None], np.array([self.peak]))[0])
+        found = float(self.fall(curve[None], np.array([self.peak]))[0])
         return None if np.isnan(found) else found
 
     def _separable(self) -> float | None:
@@ -125,6 +125,19 @@ class Reading:
             if layer["cover_probability"] <= 0.5 and layer["separable"]:
                 return float(position)
         return None
+
+    def unsayable(self) -> str | None:
+        """Why exact separability of this sample says nothing, or None: random labels would be separable too."""
+        crowded = [layer for layer in self.scores.separable if layer["cover_probability"] > 0.5]
+        if len(crowded) < len(self.scores.separable):
+            return None
+        needed = [layer["n_directions"] for layer in crowded if layer["n_directions"] is not None]
+        fewest = (
+            f"; the fewest leading principal directions that separate them are {min(needed)}" if needed else ""
+        )
+        return (
+            f"so many dimensions would probably separate any labels of {crowded[0]['n']} examples (Cover){fewest}"
+        )
 
     @cached_property
     def _replicates(self) -> tuple[FloatArray, FloatArray]:
@@ -154,7 +167,7 @@ class Reading:
         if self._rule_metric is not None:
             resampler, rng = Resampler(self.scores, self._rule_metric), _rng(self.scores, 5)
             curves = resampler.curves(*resampler.draw(REPLICATES, rng))
-        found = self._fall(curves, peaks)
+        found = self.fall(curves, peaks)
         found = found[np.isfinite(found)]
         if not len(found):
             return None

@@ -16,13 +16,13 @@ from functools import cached_property, lru_cache
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.special import log_expit, logsumexp
 from torch import Tensor
 
 from concept_depth.probing import metrics
 from concept_depth.probing.design import Design, eigenvectors
 from concept_depth.probing.logistic import fit_path
 from concept_depth.probing.masks import MaskedFits, MaskedLayer, Masks
+from concept_depth.probing.multinomial import fit_multinomial
 from concept_depth.probing.plan import (
     PENALTIES,
     TOL_INNER,
@@ -189,20 +189,20 @@ class _Fold:
         Returns:
             decisions (B, n_test) for two classes, else log-probabilities (B, n_test, K); converged (B,).
         """
-        plan = self.layer.plan
-        labels = plan.labelings[which][:, self.train]
-        K = plan.n_classes
-        ones = [labels == 1] if K == 2 else [labels == k for k in range(K)]
-        Y = torch.as_tensor(np.concatenate(ones), device=self.Z_test.device)
-        sign = 2 * Y.to(self.Z_test.dtype) - 1
-        C = torch.as_tensor(np.tile(C_B, len(ones)), dtype=torch.float64, device=sign.device)
-        one = torch.ones_like(sign[:1]).expand(sign.shape)
-        weight = one if weight_BN is None else weight_BN.to(sign).repeat(len(ones), 1)
-        fits = fit_path(self.design, sign, weight, C, tol=tol, max_iter=_MAX_ITER)
-        self.layer.n_fits += len(sign)
-        z = (fits.theta.to(self.Z_test.dtype) @ self.Z_test.T).double().cpu().numpy()
-        fine = np.asarray(fits.converged.cpu().numpy().reshape(len(ones), -1).all(axis=0))
-        return (np.asarray(z) if K == 2 else _one_against_rest(z, K)), fine
+        plan, like = self.layer.plan, self.Z_test
+        labels = torch.as_tensor(plan.labelings[which][:, self.train], device=like.device)
+        C = torch.as_tensor(C_B, dtype=torch.float64, device=like.device)
+        weight = torch.ones((1, 1)).to(like).expand(labels.shape) if weight_BN is None else weight_BN.to(like)
+        self.layer.n_fits += len(labels)
+        if plan.n_classes == 2:
+            fits = fit_path(self.design, 2 * labels.to(like.dtype) - 1, weight, C, tol=tol, max_iter=_MAX_ITER)
+            z, fine = fits.theta.to(like.dtype) @ like.T, fits.converged
+            return np.asarray(z.double().cpu().numpy()), np.asarray(fine.cpu().numpy())
+        theta, _, fine = fit_multinomial(
+            self.design, labels, weight, C, n_classes=plan.n_classes, tol=tol, max_iter=_MAX_ITER
+        )
+        log_p = torch.einsum("bkp,np->bnk", theta.to(like.dtype), like).double().log_softmax(-1)
+        return np.asarray(log_p.cpu().numpy()), np.asarray(fine.cpu().numpy())
 
     def losses(self, which: IntArray, penalties: Sequence[float]) -> FloatArray:
         """(J, B) summed log-loss on the test part for each penalty and label vector."""
@@ -246,9 +246,3 @@ def moments(X: Tensor, standardize: bool | str) -> tuple[Tensor, Tensor]:
     deviation = variance.sqrt()
     rounding = 10 * torch.finfo(X.dtype).eps * X64.abs().amax(0)
     return mean.to(X.dtype), torch.where(deviation > rounding, deviation, 1.0).to(X.dtype)
-
-
-def _one_against_rest(z: FloatArray, n_classes: int) -> FloatArray:
-    """Log-probabilities (B, N, K) from the log-odds (K·B, N) of each class against the rest, normalised."""
-    log_p = log_expit(z).reshape(n_classes, -1, z.shape[-1]).transpose(1, 2, 0)
-    return np.asarray(log_p - logsumexp(log_p, axis=-1, keepdims=True))

@@ -1,0 +1,236 @@
+"""score_layers against slow, obvious references: scikit-learn's fits, metrics by hand, the full grid."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, log_loss, roc_auc_score
+from sklearn.model_selection import GroupKFold, KFold
+from sklearn.preprocessing import StandardScaler
+
+from concept_depth.activations import Activations
+from concept_depth.errors import InputError
+from concept_depth.probing import metrics
+from concept_depth.probing.fits import fit_layer
+from concept_depth.probing.nulls import permuted_labels
+from concept_depth.probing.plan import PENALTIES, FitPlan
+from concept_depth.probing.protocol import check_settings
+from concept_depth.probing.scores import LayerScores, score_layers
+from concept_depth.probing.splits import inner_pairs, make_splits
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+def sample(n=120, hidden=8, layers=3, classes=2, seed=0, shift=1.0):
+    """Twin-like groups of as many examples as classes; the last layers carry the class."""
+    rng = np.random.default_rng(seed)
+    labels = np.tile(np.arange(classes), n // classes)
+    groups = np.repeat(np.arange(n // classes), classes)
+    X = rng.normal(size=(layers, n, hidden)) * np.geomspace(1, 30, hidden)
+    for layer in range(1, layers):
+        X[layer, :, :classes] += shift * np.eye(classes)[labels] * np.geomspace(1, 30, hidden)[:classes]
+    return Activations.from_arrays(list(X), labels, groups=groups)
+
+
+@pytest.mark.parametrize("hidden", [8, 150])
+@pytest.mark.parametrize("standardize", [True, "scale", False])
+def test_a_fixed_c_gives_the_scores_of_scikit_learn_fold_by_fold(hidden, standardize):
+    acts = sample(hidden=hidden)
+    scores = score_layers(acts, C=0.3, permutations=0, repeats=1, standardize=standardize)
+    splits = make_splits(acts.labels, acts.groups, repeats=1)
+    for layer, name in enumerate(acts):
+        for s, (train, test) in enumerate(splits.pairs):
+            X = acts[name]
+            scaler = StandardScaler(with_std=standardize is True).fit(X[train])
+            scale = np.sqrt(X[train].var(0).mean()) if standardize == "scale" else 1.0
+            fitted = LogisticRegression(C=0.3, tol=1e-10, max_iter=100_000, solver="newton-cholesky").fit(
+                scaler.transform(X[train]) / scale, acts.labels[train]
+            )
+            decision = fitted.decision_function(scaler.transform(X[test]) / scale)
+            mine = scores.decision[layer, 0, test]
+            # Objectives within 1e-6 of the optimum leave decisions within about its root of it.
+            assert np.abs(mine - decision).max() < 2e-2 * max(1.0, np.abs(decision).max())
+            y, p = acts.labels[test], 1 / (1 + np.exp(-mine.astype(float)))
+            expected = {
+                "accuracy": accuracy_score(y, mine > 0),
+                "balanced_accuracy": balanced_accuracy_score(y, mine > 0),
+                "f1": f1_score(y, mine > 0),
+                "auroc": roc_auc_score(y, mine),
+                "log_loss": log_loss(y, p),
+            }
+            for metric, value in expected.items():
+                assert scores.metric(metric)[layer, s] == pytest.approx(value, abs=1e-6), metric
+            share = y.mean()
+            entropy = -(share * np.log2(share) + (1 - share) * np.log2(1 - share))
+            bits = entropy - expected["log_loss"] / np.log(2)
+            assert scores.metric("v_information")[layer, s] == pytest.approx(bits, abs=1e-6)
+
+
+def full_grid(acts, name, train, inner):
+    """The slow way: every inner fit of every penalty, by scikit-learn; the best, ties to the stronger penalty."""
+    X, y = acts[name], acts.labels
+    scaled = (X - X[train].mean(0)) / X[train].std(0)
+    losses = []
+    for penalty in PENALTIES:
+        total = 0.0
+        for part, test in inner:
+            probe = LogisticRegression(C=1 / (penalty * len(part)), tol=1e-8, max_iter=10_000)
+            p = probe.fit(scaled[part], y[part]).predict_proba(scaled[test])[:, 1]
+            total += log_loss(y[test], p) * len(test)
+        losses.append(total / len(train))
+    return np.array(losses)
+
+
+@pytest.mark.parametrize("hidden", [8, 100])
+def test_the_walk_along_the_grid_ends_where_the_whole_grid_is_best(hidden):
+    acts = sample(hidden=hidden, layers=4)
+    splits = make_splits(acts.labels, acts.groups, repeats=1)
+    rng = np.random.default_rng(0)
+    inner = [inner_pairs(acts.labels, acts.groups, train, 3, rng) for train, _ in splits.pairs]
+    plan = FitPlan(acts.labels[None], 2, splits.pairs, inner, None, True, "accuracy")
+    for name in acts:
+        (fits,) = fit_layer(acts[name], plan)
+        for s, (train, _) in enumerate(splits.pairs):
+            losses = full_grid(acts, name, train, inner[s])
+            chosen = int(np.argmin(np.abs(np.log(1 / (fits.C_used[s] * len(train)) / np.array(PENALTIES)))))
+            # Neighbours of the optimum may be chosen where they are as good within tie and tolerance.
+            assert losses[chosen] <= losses.min() * 1.003, (name, s, chosen, losses)
+
+
+@pytest.mark.parametrize("hidden", [10, 200])
+def test_permutations_go_through_the_same_pipeline_as_labels(hidden):
+    acts = sample(hidden=hidden, layers=2)
+    scores = score_layers(acts, permutations=3, repeats=1)
+    drawn = permuted_labels(acts.labels, acts.groups, 3)
+    for permutation, labels in enumerate(drawn):
+        # Twins permute inside their groups, so the folds of the permuted labels are those of the real ones.
+        again = score_layers(
+            Activations.from_arrays(list(acts.numpy()), labels, groups=acts.groups),
+            permutations=0,
+            cv=list(make_splits(acts.labels, acts.groups, repeats=1).pairs),
+        )
+        # Inner folds are dealt anew there and may choose another C: a few examples of 24 change sides.
+        assert np.abs(again.curve - scores.null_curves[permutation]).max() < 0.15
+    assert np.array_equal(scores.null_max, scores.null_curves.max(1))
+
+
+def test_more_than_two_classes_are_scored_as_scikit_learn_does():
+    acts = sample(n=180, classes=3, hidden=6)
+    scores = score_layers(acts, C=1.0, permutations=2, repeats=1)
+    train, test = make_splits(acts.labels, acts.groups, repeats=1).pairs[0]
+    assert scores.decision.shape == (3, 1, 180, 3)
+    for layer, name in enumerate(acts):
+        scaler = StandardScaler().fit(acts[name][train])
+        probe = LogisticRegression(C=1.0, tol=1e-9, max_iter=10_000).fit(
+            scaler.transform(acts[name][train]), acts.labels[train]
+        )
+        p = probe.predict_proba(scaler.transform(acts[name][test]))
+        assert np.abs(np.exp(scores.decision[layer, 0, test]) - p).max() < 5e-3
+        y, mine = acts.labels[test], np.exp(scores.decision[layer, 0, test].astype(float))
+        mine /= mine.sum(1, keepdims=True)
+        assert scores.metric("balanced_accuracy")[layer, 0] == balanced_accuracy_score(y, mine.argmax(1))
+        assert scores.metric("f1")[layer, 0] == pytest.approx(f1_score(y, mine.argmax(1), average="macro"))
+        assert scores.metric("auroc")[layer, 0] == pytest.approx(roc_auc_score(y, mine, multi_class="ovr"))
+        assert scores.metric("log_loss")[layer, 0] == pytest.approx(log_loss(y, mine), abs=1e-6)
+
+
+def test_scores_do_not_depend_on_the_order_of_layers_or_on_a_shift_or_feature_scale():
+    acts = sample()
+    scores = score_layers(acts, permutations=2, repeats=1)
+    X = acts.numpy()
+    moved = Activations.from_arrays(
+        list((X * np.geomspace(0.1, 10, X.shape[2]) + 50)[::-1]), acts.labels, groups=acts.groups
+    )
+    again = score_layers(moved, permutations=2, repeats=1)
+    # A decision within rounding of zero may change side: one example of 24 in a fold.
+    assert np.abs(again.curve[::-1] - scores.curve).max() <= 1 / 24
+    assert np.median(np.abs(again.decision[::-1] - scores.decision)) < 1e-2
+
+
+def test_the_same_seed_gives_the_same_numbers_and_a_saved_file_gives_them_back(tmp_path):
+    acts = sample()
+    one, two = (score_layers(acts, permutations=3, repeats=1) for _ in range(2))
+    assert np.array_equal(one.decision, two.decision)
+    assert np.array_equal(one.null_curves, two.null_curves)
+    one.save(tmp_path / "a.safetensors")
+    two.save(tmp_path / "b.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    again = LayerScores.load(tmp_path / "a.safetensors")
+    assert again.to_dict() == one.to_dict()
+    assert np.array_equal(again.predicted, one.predicted)
+
+
+def test_the_audit_tells_what_a_naive_split_would_have_leaked():
+    acts = sample(n=400, layers=1)
+    audit = score_layers(acts, permutations=0, repeats=1, C=1.0).audit
+    assert audit["n_groups"] == 200
+    assert audit["groups_with_several_classes"] == 200
+    assert audit["leak"] == 0
+    assert 0.5 < audit["naive_leak"] < 0.7
+    assert len(audit["naive_curve"]) == 1
+    rows = KFold(5, shuffle=True, random_state=0)
+    assert 0.7 < score_layers(acts, permutations=0, C=1.0, cv=rows).audit["leak"] < 0.9
+
+
+def test_the_number_of_fits_is_counted_and_progress_is_told(capsys):
+    told = []
+    acts = sample(layers=2)
+    scores = score_layers(acts, C=1.0, permutations=4, progress=lambda done, total: told.append((done, total)))
+    assert scores.n_fits == 2 * (10 * 5 + 1)  # layers × (splits × label vectors + the naive split)
+    assert told == [(1, 2), (2, 2)]
+    score_layers(acts, C=1.0, permutations=0, repeats=1, progress=True)
+    assert "12 fits" in capsys.readouterr().err
+
+
+def test_a_layer_that_is_not_finite_is_named():
+    acts = sample()
+    broken = acts["1"].copy()
+    broken[3, 2] = np.nan
+    bad = Activations(
+        acts.names, acts.numbers, acts.total, lambda name: broken if name == "1" else acts[name], acts.labels,
+        acts.classes, acts.groups,
+    )  # fmt: skip
+    with pytest.raises(InputError, match="layer '1' holds NaN"):
+        score_layers(bad, permutations=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"scoring": "precision"}, "scoring='precision' is no metric"),
+        ({"standardize": "yes"}, "standardize='yes'"),
+        ({"C": -1}, "C=-1 is not allowed"),
+        ({"C": "best"}, "C='best' is not allowed"),
+        ({"permutations": -3}, "permutations=-3"),
+        ({"protocol": "mine"}, "protocol='mine' is unknown"),
+        ({"cv": 40}, "too few for 40 folds"),
+    ],
+)
+def test_settings_are_checked_before_anything_is_measured(arguments, message):
+    labels = np.tile([0, 1], 30)
+    with pytest.raises(InputError, match=message):
+        check_settings(labels=labels, groups=np.repeat(np.arange(30), 2), **arguments)
+
+
+def test_chance_is_what_the_best_constant_prediction_scores():
+    labels = np.array([0] * 70 + [1] * 30)
+    for metric in ("accuracy", "balanced_accuracy", "f1"):
+        best = max(metrics.score(metric, np.full((1, 100), sign), labels[None], 2)[0] for sign in (-1.0, 1.0))
+        assert metrics.chance(metric, labels, 2) == pytest.approx(best)
+    constant = np.full((1, 100), np.log(0.3 / 0.7))
+    assert metrics.chance("log_loss", labels, 2) == pytest.approx(
+        metrics.score("log_loss", constant, labels[None], 2)[0]
+    )
+    assert metrics.score("v_information", constant, labels[None], 2)[0] == pytest.approx(0, abs=1e-12)
+
+
+def test_the_outer_layers_differ_in_width_and_groups_of_twins_are_kept_with_splitters_of_ones_own():
+    rng = np.random.default_rng(0)
+    labels, groups = np.tile([0, 1], 40), np.repeat(np.arange(40), 2)
+    acts = Activations.from_arrays([rng.normal(size=(80, width)) for width in (3, 90)], labels, groups=groups)
+    scores = score_layers(acts, cv=GroupKFold(4), permutations=1)
+    assert scores.metric("accuracy").shape == (2, 4)
+    assert np.isfinite(scores.decision).all()
