@@ -212,3 +212,15 @@ def test_what_else_was_measured_has_its_section():
         if (attributes.get("class") or "").startswith("token")
     ]
     assert [name.endswith("read") for name in marked if name != "tokens"] == [False, False, True, True, False]
+
+
+def test_a_page_claims_unseen_examples_and_whole_groups_only_where_it_is_so():
+    from dataclasses import replace
+
+    plain = run()
+    inside = replace(plain, record={**plain.record, "probe": {**plain.record["probe"], "splits": "whole sample"}})
+    leaky = replace(plain, record={**plain.record, "audit": {**plain.record["audit"], "leak": 0.68}})
+    texts = [Page(render([item])).text for item in (plain, inside, leaky)]
+    assert ["not seen" in text for text in texts] == [True, False, True]
+    assert ["never stand on both sides" in text for text in texts] == [True, False, False]
+    assert "68 % of the test examples" in texts[2]

@@ -10,7 +10,8 @@ import pytest
 from reporting_runs import run
 
 from concept_depth.errors import InputError
-from concept_depth.reporting.record import Report, clean, load_runs
+from concept_depth.reporting.origin import clean
+from concept_depth.reporting.record import Report, load_runs
 from concept_depth.reporting.tables import depth_table
 
 
@@ -168,3 +169,25 @@ def test_noisy_and_plain_runs_stand_together_under_their_conditions():
 def test_a_run_records_what_sets_it_apart():
     assert run().condition == ""
     assert run(condition="letters").condition == "noise letters"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"protocol": "paper"}, {"cv": None}, {"scoring": "log_loss", "cv": 3, "repeats": 1, "C": 0.1}],
+    ids=["paper", "in sample", "log loss"],
+)
+def test_every_protocol_can_be_reported(tmp_path, settings):
+    from reporting_runs import planted
+
+    from concept_depth.activations import Activations
+    from concept_depth.depth import find_depth
+    from concept_depth.probing.scores import score_layers
+
+    layers, labels, groups = planted(L=4, D=6, N=80)
+    acts = Activations.from_arrays(layers, labels, groups=groups)
+    scores = score_layers(acts, permutations=0, **settings)
+    rule = "converge" if "protocol" in settings else "separable" if settings["cv"] is None else "within:0.9"
+    report = Report.of(acts, scores, find_depth(scores, rule=rule))
+    page = report.save(tmp_path)
+    assert page.is_file()
+    assert Report.load(tmp_path) == report

@@ -54,6 +54,10 @@
   function axis(more) {
     return { color: css("--soft"), gridcolor: css("--rule"), linecolor: css("--rule"), zeroline: false, fixedrange: true, tickfont: { size: 12 }, automargin: true, ...more };
   }
+  // Whole layers, about ten of them.
+  function layers(numbers, more) {
+    return axis({ title: { text: "layer", font: { size: 12 }, standoff: 6 }, showgrid: false, tick0: 0, dtick: Math.max(1, Math.ceil(numbers.length / 10)), ...more });
+  }
   function layout(more) {
     return {
       font: { family: css("--sans"), size: 12, color: css("--ink") }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
@@ -137,7 +141,7 @@
     element._readable = traces.map((trace, i) => (trace.name === "curve" ? i : -1)).filter((i) => i >= 0);
     return draw(P, element, traces, layout({
       height: small ? 210 : heightOf(element), shapes, margin: small ? { l: 38, r: 8, t: 6, b: 34 } : { l: 52, r: 14, t: 8, b: 44 },
-      xaxis: axis({ title: { text: title, font: { size: 12 }, standoff: 6 }, showgrid: false, ...(title === "layer" ? {} : { range: [-0.03, 1.03], tickvals: [0, 0.25, 0.5, 0.75, 1], ticktext: ["0", "¼", "½", "¾", "1"] }) }),
+      xaxis: layers(concept.runs[0].numbers, title === "layer" ? {} : { title: { text: title, font: { size: 12 }, standoff: 6 }, range: [-0.03, 1.03], tickvals: [0, 0.25, 0.5, 0.75, 1], ticktext: ["0", "¼", "½", "¾", "1"] }),
       yaxis: axis({ ...(data.concepts.length > 1 ? { range: scale(metric) } : {}), title: small ? undefined : { text: data.metrics[metric], font: { size: 12 } }, nticks: small ? 5 : 7 }),
     }));
   }
@@ -159,19 +163,19 @@
     element._readable = [0];
     const at = run.depth.number;
     return draw(P, element, [line(apart, 0, "solid"), line(margin, 4, "dash")], layout({
-      height: 300, xaxis: axis({ title: { text: "layer", font: { size: 12 }, standoff: 6 }, showgrid: false }), yaxis: axis({ title: { text: "standard deviations", font: { size: 12 } } }),
+      height: 300, xaxis: layers(run.numbers), yaxis: axis({ title: { text: "standard deviations", font: { size: 12 } } }),
       shapes: [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: 0, y1: 0, line: { color: css("--faint"), width: 1, dash: "dot" } },
         ...(at === null ? [] : [{ type: "line", yref: "paper", x0: at, x1: at, y0: 0, y1: 1, line: { color: css("--depth"), width: 1.5 } }])],
     }));
   }
   function audit(P, element) {
     const run = data.concepts[0].runs[0], y = run.means[run.scoring], naive = data.naive;
-    const said = run.numbers.map((n, i) => `layer ${n}: groups kept together ${show(y[i])}, ignored ${show(naive[i])}`);
-    legend(element.nextElementSibling, [["--s0", "", "groups kept together"], ["--s3", "dash", "groups ignored"]]);
+    const said = run.numbers.map((n, i) => `layer ${n}: ${show(y[i])}, with groups ignored ${show(naive[i])}`);
+    legend(element.nextElementSibling, [["--s0", "", "the splits used"], ["--s3", "dash", "groups ignored"]]);
     element._readable = [0];
     const line = (values, index, dash) => ({ x: run.numbers, y: values, customdata: said, mode: "lines", line: { color: series(index), width: 2.25, dash }, hoverinfo: "none" });
     return draw(P, element, [line(y, 0, "solid"), line(naive, 3, "dash")], layout({
-      height: 300, xaxis: axis({ title: { text: "layer", font: { size: 12 }, standoff: 6 }, showgrid: false }), yaxis: axis({ title: { text: data.metrics[run.scoring], font: { size: 12 } } }),
+      height: 300, xaxis: layers(run.numbers), yaxis: axis({ title: { text: data.metrics[run.scoring], font: { size: 12 } } }),
       shapes: [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: run.chance, y1: run.chance, line: { color: css("--faint"), width: 1, dash: "dot" } }],
     }));
   }
@@ -181,7 +185,7 @@
     return draw(P, element, [{ type: "heatmap", x: run.numbers, y: run.numbers, z, customdata: said, zmin: -1, zmax: 1, hoverinfo: "none",
       colorscale: [[0, css("--s1")], [0.5, css("--wash")], [1, css("--s0")]], colorbar: { thickness: 10, outlinewidth: 0, tickvals: [-1, 0, 1], tickfont: { size: 11, color: css("--soft") } } }], layout({
       height: 300, hovermode: "closest", margin: { l: 40, r: 8, t: 8, b: 40 },
-      xaxis: axis({ title: { text: "layer", font: { size: 12 }, standoff: 6 }, showgrid: false, constrain: "domain" }), yaxis: axis({ showgrid: false, autorange: "reversed", scaleanchor: "x", constrain: "domain" }),
+      xaxis: layers(run.numbers, { constrain: "domain" }), yaxis: axis({ showgrid: false, autorange: "reversed", scaleanchor: "x", constrain: "domain" }),
     }));
   }
 

@@ -10,22 +10,17 @@ Shapes: L layers, R repeats, F folds, P permutations, N examples.
 
 from __future__ import annotations
 
-import math
-import os
-import platform
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from concept_depth import __version__, files
+from concept_depth import files
 from concept_depth.errors import InputError
 from concept_depth.reporting import tables
+from concept_depth.reporting.origin import circumstances, clean, condition_of, noise_of, origin_of
 
 if TYPE_CHECKING:
     from concept_depth.activations import Activations
@@ -36,7 +31,6 @@ FORMAT = "concept-depth record"
 FORMAT_VERSION = 1
 PLACES = ("cache_dir", "data_dir", "device")  # settings that name a place and change no number
 SHOWN = ("anchoring", "paired", "tokens", "separability")  # extras that have a place of their own in a record
-LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch", "transformers", "tokenizers")
 
 
 @dataclass(frozen=True)
@@ -87,7 +81,7 @@ class Report:
         record = _record(scores, depth, concept, references or {}, extras or {})
         record["geometry"] = geometry.to_dict()
         shown = build_views(scores, depth, geometry, concept)
-        return cls(record=clean(record), views=clean(shown), run=clean({**_circumstances(), **(run or {})}))
+        return cls(record=clean(record), views=clean(shown), run=clean({**circumstances(), **(run or {})}))
 
     @property
     def model(self) -> str:
@@ -98,7 +92,7 @@ class Report:
     def concept(self) -> str:
         """Name of the concept; a noise is part of the `condition`, so that noisy and plain runs stand together."""
         name = _first(self.record["concept"], ("name",)) or "unnamed concept"
-        noise = _noise(self.record["concept"])
+        noise = noise_of(self.record["concept"])
         return name.removesuffix(f"+{noise.replace(':', '=')}") if noise else name
 
     @property
@@ -239,7 +233,7 @@ def _record(
     extras: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The deterministic part of a record."""
-    origin = _origin(scores, concept)
+    origin = origin_of(scores, concept)
     rest = {key: value for key, value in extras.items() if key not in SHOWN}
     if isinstance(rest.get("settings"), Mapping):
         rest["settings"] = {key: value for key, value in rest["settings"].items() if key not in PLACES}
@@ -247,7 +241,7 @@ def _record(
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         **origin,
-        "condition": _condition(origin, rest.get("settings", {})),
+        "condition": condition_of(origin, rest.get("settings", {})),
         "classes": scores.classes,
         "n_examples": len(scores.labels),
         "class_counts": np.bincount(scores.labels, minlength=len(scores.classes)),
@@ -269,21 +263,6 @@ def _record(
         "paired": extras.get("paired", []),
         "tokens": extras.get("tokens", []),
         "extras": rest,
-    }
-
-
-def _origin(scores: LayerScores, concept: Any) -> dict[str, Any]:
-    """Where the numbers come from: concept, subject, extraction, probe settings, versions."""
-    provenance = dict(scores.provenance)
-    if concept is not None:
-        provenance["concept"] = dict(concept) if isinstance(concept, Mapping) else concept.describe()
-    return {
-        "concept": provenance.pop("concept", {}),
-        "subject": provenance.pop("subject", {}),
-        "extraction": provenance.pop("extraction", {}),
-        "probe": scores.settings,
-        "provenance": provenance,
-        "versions": versions(),
     }
 
 
@@ -328,76 +307,3 @@ def _mean(values_LS: Any) -> Any:
 
 def _first(described: Mapping[str, Any], keys: Sequence[str]) -> str:
     return next((str(described[key]) for key in keys if described.get(key)), "")
-
-
-def _condition(origin: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """Short words for what is not plain about a run; conditions of one model and concept differ in them."""
-    subject, extraction = origin["subject"], origin["extraction"]
-    noise = _noise(origin["concept"]) or settings.get("noise")
-    parts = [f"noise {noise}"] if noise else []
-    for key in ("quantization", "adapter", "revision"):
-        value = settings.get(key) or subject.get(key)
-        if value:
-            parts.append(str(value))
-    if subject.get("dtype", "float32") != "float32":
-        parts.append(str(subject["dtype"]))
-    for key, plain in (("site", "resid_post"), ("position", "last")):
-        value = settings.get(key, subject.get(key, extraction.get(key, plain)))
-        if value not in (plain, None):
-            parts.append(f"{key} {value}")
-    if settings.get("template"):
-        parts.append(f"template “{settings['template']}”")
-    if settings.get("protocol"):
-        parts.append(f"protocol {settings['protocol']}")
-    return ", ".join(parts)
-
-
-def _noise(concept: Mapping[str, Any]) -> str:
-    """What `perturb` did to a concept, or ""."""
-    noise = (concept.get("details") or {}).get("noise")
-    return str(noise.get("noise", "")) if isinstance(noise, Mapping) else ""
-
-
-def clean(value: Any) -> Any:
-    """`value` as what JSON gives back: lists, plain numbers, string keys; NaN and infinity become None, and lone
-    surrogates, which no UTF-8 file can hold, U+FFFD.
-    """
-    if isinstance(value, Mapping):
-        return {str(clean(str(key))): clean(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return clean(value.tolist())
-    if isinstance(value, list | tuple | set | frozenset):
-        return [clean(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)]
-    if isinstance(value, np.generic):
-        return clean(value.item())
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int):
-        return value
-    if hasattr(value, "to_dict"):
-        return clean(value.to_dict())
-    return str(value)
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on; read without importing it."""
-    found = {"concept-depth": __version__, "python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _circumstances() -> dict[str, Any]:
-    """What may differ between equal runs; names no machine and no person."""
-    torch = sys.modules.get("torch")  # a report never imports it, but says how many threads it had
-    return {
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads() if torch is not None else None,
-    }

@@ -19,6 +19,8 @@ def sections_of_one(run: Report) -> dict[str, Any]:
     """Sections of the page of a single run."""
     return {
         "curve": drawings.curve(run),
+        "judged": "on the examples it was fitted on" if in_sample(run) else "on examples it has not seen",
+        "in_sample": in_sample(run),
         "facts": _facts(run),
         "layer_table": _layer_table(run),
         "has_space": bool(run.views.get("space")),
@@ -202,7 +204,7 @@ def paired_rows(paired: Any, concept: str = "") -> list[dict[str, Any]]:
 def _audit(run: Report) -> dict[str, Any]:
     """The leak audit in sentences, with the rest as recorded."""
     audit = run.record["audit"]
-    sentences = []
+    sentences = [_kept_together(run)]
     if audit.get("n_groups") is not None:
         several = audit.get("groups_with_several_classes")
         holding = f"; {several:,} of them hold more than one class" if several is not None else ""
@@ -215,11 +217,26 @@ def _audit(run: Report) -> dict[str, Any]:
             f"A split that ignores groups tests {100 * audit['naive_leak']:.0f} % of its examples on probes that "
             "have seen another member of their group."
         )
-    if audit.get("leak") is not None:
-        sentences.append(f"In the splits used here it is {100 * audit['leak']:.0f} %.")
     said = {"n_groups", "largest_group", "groups_with_several_classes", "naive_leak", "leak"}
     rest = {key: value for key, value in audit.items() if key not in said and not isinstance(value, list)}
     return {"sentences": sentences, "rows": flatten(rest), "has_curve": bool(audit.get("naive_curve"))}
+
+
+def _kept_together(run: Report) -> str:
+    if in_sample(run):
+        return "Nothing was split here: probes were judged on the examples they were fitted on."
+    leak = run.record["audit"].get("leak")
+    if leak:
+        return (
+            f"The splits used here do not keep groups together: {100 * leak:.0f} % of the test examples have "
+            "a member of their group in training."
+        )
+    return "Examples of one group (a fact and its false twin) never stand on both sides of a split."
+
+
+def in_sample(run: Report) -> bool:
+    """Whether the scores are of the very examples that the probes were fitted on."""
+    return bool(run.record["probe"].get("splits") == "whole sample")
 
 
 def _tokens(tokens: Any) -> list[dict[str, Any]]:

@@ -41,7 +41,7 @@ def _shown_layer(scores: LayerScores, depth: Depth) -> int:
     """The layer that examples are shown of: the depth, else the best layer."""
     if depth.layer in scores.names:
         return scores.names.index(depth.layer)
-    return int(np.nanargmax(scores.curve))
+    return int(np.nanargmin(scores.curve) if scores.lower_is_better else np.nanargmax(scores.curve))
 
 
 def _space(scores: LayerScores, geometry: Geometry, texts: list[str] | None) -> dict[str, Any]:
