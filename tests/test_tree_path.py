@@ -153,6 +153,27 @@ def test_sdpa_is_served_by_blocks_and_put_back():
     assert model.config._attn_implementation == "sdpa"
 
 
+@pytest.mark.parametrize(("position", "layers"), [("last", None), ("last", [2]), ("mean", None)])
+def test_the_last_mlp_sees_only_rows_that_are_read(position, layers):
+    model = tiny("llama")
+    subject = from_model(model, word_tokenizer(), position=position)
+    seen = {}
+    for number, block in enumerate(model.model.layers, start=1):
+        block.mlp.down_proj.register_forward_pre_hook(
+            lambda _m, args, number=number: seen.setdefault(number, []).append(args[0].shape[1])
+        )
+    acts = collect(subject, many(40), layers=layers)
+    expected = one_at_a_time(subject, many(40))
+    assert_like_single(acts, expected if layers is None else expected[layers])
+    last = 3 if layers is None else 2
+    texts = acts.provenance["extraction"]["distinct_texts"]
+    tokens = acts.provenance["extraction"]["distinct_tokens"]
+    assert max(seen[1]) >= tokens
+    assert min(seen[last]) <= texts < tokens
+    assert (max(seen[last]) < tokens) == (position == "last")
+    assert all(len(block.mlp._forward_pre_hooks) == 0 for block in model.model.layers)
+
+
 @pytest.mark.parametrize(
     "config",
     [

@@ -17,6 +17,7 @@ from concept_depth import files
 from concept_depth.concepts.concept import Concept
 from concept_depth.extraction import store, token_tree
 from concept_depth.extraction.batches import plan_batches, run_arrays, run_batch, to_cpu, token_budget
+from concept_depth.extraction.last_rows import last_mlp
 from concept_depth.extraction.store import Plan
 from concept_depth.extraction.tree_check import Verdict, check_trees, packs_to_check
 from concept_depth.extraction.tree_forward import TreeRunner, refusal, wanted_part
@@ -61,6 +62,7 @@ class Texts:
         self.encoded = encoded
         self._batch_tokens = batch_tokens
         self._prefix_sharing = prefix_sharing
+        self._mlp = last_mlp(subject, layers)
         # Rows that checking the tree has already computed.
         self._early: dict[Unit, Rows] = {}
 
@@ -102,9 +104,8 @@ class Texts:
         packs = self._plan_packs(parts, budget, blocked)
         with listen(self.subject, self.layers) as ear:
             chosen = packs_to_check([[self.encoded[i] for i in pack] for pack in packs])
-            verdict, rows = check_trees(
-                self.subject, ear, [[self.encoded[i] for i in packs[number]] for number in chosen]
-            )
+            tried = [[self.encoded[i] for i in packs[number]] for number in chosen]
+            verdict, rows = check_trees(self.subject, ear, tried, mlp=self._mlp)
         settings["check"] = verdict.to_dict()
         settings["reason"] = verdict.reason
         if not verdict.right:
@@ -146,7 +147,8 @@ class Texts:
             return to_cpu(run_batch(self.subject, ear, batch))
         verdict = Verdict.from_dict(settings["check"])
         assert verdict.form is not None
-        return to_cpu(TreeRunner(self.subject, verdict.form, verdict.blocked).run(ear, batch)[0])
+        runner = TreeRunner(self.subject, verdict.form, verdict.blocked, self._mlp)
+        return to_cpu(runner.run(ear, batch)[0])
 
 
 class Arrays:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from concept_depth.extraction import token_tree
 from concept_depth.extraction.batches import run_batch
@@ -84,7 +85,7 @@ def run_single(subject: Subject, ear: Listener, examples: Sequence[Encoded]) -> 
 
 
 def check_trees(
-    subject: Subject, ear: Listener, packs: Sequence[Sequence[Encoded]]
+    subject: Subject, ear: Listener, packs: Sequence[Sequence[Encoded]], *, mlp: nn.Module | None = None
 ) -> tuple[Verdict, list[dict[str, torch.Tensor]]]:
     """Run packs as trees and compare some of their examples with plain passes.
 
@@ -93,6 +94,7 @@ def check_trees(
         ear: an open listener on it.
         packs: examples of each tree to try. For windows to show, one pack should hold the longest example, and one
             as many tokens as any: some networks count windows in the batch, not on the path.
+        mlp: see `TreeRunner`.
 
     Returns:
         The verdict, and where trees are right the rows of each pack, so that they need no second pass.
@@ -109,7 +111,7 @@ def check_trees(
     tolerance = FLOOR[known]
     failed = []
     for form in forms(subject, max(len(example.ids) for pack in packs for example in pack)):
-        runner = TreeRunner(subject, form, blocked=implementation(subject) == "sdpa")
+        runner = TreeRunner(subject, form, implementation(subject) == "sdpa", mlp)
         try:
             results = [runner.run(ear, pack) for pack in packs]
         except Exception as error:  # any network's own code may fail on a mask that it does not know

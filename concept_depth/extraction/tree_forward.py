@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from concept_depth.extraction import token_tree
+from concept_depth.extraction.last_rows import only_rows
 from concept_depth.extraction.token_tree import Tree
 from concept_depth.subjects.attention import (
     BlockMask,
@@ -30,7 +32,7 @@ from concept_depth.subjects.sites import Listener
 from concept_depth.subjects.subject import Encoded, Subject
 
 # Queries of a block: enough rows for the matrix products, few enough that a block holds little but its own.
-BLOCK_CPU = 64
+BLOCK_CPU = 32
 BLOCK_GPU = 128
 
 # Kinds of attention that a mask can express; others (recurrent, compressed, …) take no part in masks.
@@ -133,11 +135,13 @@ class TreeRunner:
         subject: the network.
         form: how its masks are handed over.
         blocked: serve SDPA by blocks.
+        mlp: the MLP that needs only the rows that are read (`last_rows`), or None.
     """
 
     subject: Subject
     form: Form
     blocked: bool
+    mlp: nn.Module | None = None
 
     def run(self, ear: Listener, examples: Sequence[Encoded]) -> tuple[dict[str, torch.Tensor], bool]:
         """The (B, D) rows of every layer, and whether blocks were used."""
@@ -149,9 +153,7 @@ class TreeRunner:
         arguments["attention_mask"] = masks if self.form.kinds else next(iter(masks.values()))
         arguments["position_ids"] = torch.from_numpy(tree.position)[None].to(device)
         picker = TreePicker.of(tree, [example.rows for example in examples], device)
-        if not table:
-            return ear(**arguments, pick=picker), False
-        with attention_in_blocks(table) as served:
+        with only_rows(self.mlp, picker.single), attention_in_blocks(table) as served:
             return ear(**arguments, pick=picker), bool(served)
 
     def _masks(self, tree: Tree, device: torch.device) -> tuple[dict[str, torch.Tensor], dict[int, BlockMask]]:
