@@ -34,6 +34,8 @@ _HOME = {
     "separability": "probing.separability",
     "find_depth": "depth",
     "Depth": "depth",
+    "Comparison": "comparison",
+    "compare": "comparison",
     "Report": "reporting.record",
     "Plan": "sweep",
     "read_plan": "sweep",

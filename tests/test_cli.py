@@ -1,0 +1,186 @@
+"""The command line: what it prints, what it writes, and one clear sentence for each thing a user can get wrong."""
+
+import json
+
+import pytest
+
+from concept_depth.cli.main import exit_code
+
+GOOD = [{"text": f"Item {i} is {'even' if i % 2 == 0 else 'odd'}.", "label": i % 2} for i in range(60)]
+
+
+def run(arguments, capsys):
+    """Exit code, standard output and standard error of a command line."""
+    code = exit_code([str(argument) for argument in arguments])
+    return code, *capsys.readouterr()
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def examples(tmp_path):
+    return write(tmp_path / "parity.jsonl", GOOD)
+
+
+def test_a_run_prints_a_table_and_writes_everything(tiny_model, examples, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = ["run", tiny_model, examples, "--out", out, "--permutations", 9, "--no-cache", "--quiet"]
+    code, printed, _ = run(command, capsys)
+    assert code == 0
+    assert "parity" in printed
+    assert "report.html" in printed
+    for name in ("record.json", "layers.csv", "depth.csv", "report.html", "scores.safetensors"):
+        assert (out / "parity" / name).is_file() or (out / name).is_file(), name
+    record = (out / "parity" / "record.json").read_bytes()
+
+    code, printed, _ = run([*command, "--json"], capsys)
+    assert code == 0, "the second time everything is done already"
+    assert (out / "parity" / "record.json").read_bytes() == record
+    (result,) = json.loads(printed)["results"]
+    assert result["concept"] == "parity"
+    keys = {"number", "total", "fraction", "interval", "interval_numbers", "verdict", "p", "gain"}
+    assert set(result["depth"]) >= keys
+    assert result["depth"]["total"] == 3
+
+
+def test_a_dry_run_checks_everything_and_writes_nothing(tiny_model, examples, tmp_path, capsys):
+    code, printed, _ = run(["run", tiny_model, examples, "--out", tmp_path / "out", "--dry-run"], capsys)
+    assert code == 0
+    assert "to do" in printed
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_config_file_equals_flags_and_what_is_typed_wins(tiny_model, examples, tmp_path, capsys):
+    config = tmp_path / "run.toml"
+    config.write_text(f'concepts = ["{examples}"]\nlimit = 50\nno-cache = true\npermutations = 3\nquiet = true\n')
+    command = ["run", tiny_model, "--config", config, "--out", tmp_path / "out", "--permutations", 5]
+    assert run(command, capsys)[0] == 0
+    record = (tmp_path / "out" / "parity" / "record.json").read_text()
+    assert '"permutations": 5' in record
+    assert '"limit": 50' in record
+
+
+def test_without_arguments_the_command_explains_itself(capsys):
+    code, printed, _ = run([], capsys)
+    assert code == 0
+    assert "concept-depth run smollm2-135m cities" in printed
+
+
+BAD_ROWS = {
+    "one class": [{"text": f"Text {i}.", "label": 1} for i in range(30)],
+    "three examples": GOOD[:3],
+    "empty text": [*GOOD, {"text": "  ", "label": 1}],
+    "missing text": [*GOOD, {"label": 1}],
+    "missing label": [*GOOD, {"text": "No label."}],
+    "null label": [*GOOD, {"text": "No label.", "label": None}],
+    "wrong column": [{"sentence": row["text"], "label": row["label"]} for row in GOOD],
+    "no label column": [{"text": row["text"]} for row in GOOD],
+    "too few groups": [{**row, "group": i % 4} for i, row in enumerate(GOOD)],
+    "no rows": [],
+    "a class with one example": [*GOOD[::2], GOOD[1]],
+}
+
+
+@pytest.mark.parametrize("what", BAD_ROWS)
+def test_bad_examples_get_one_sentence(what, tiny_model, tmp_path, capsys):
+    path = write(tmp_path / "bad.jsonl", BAD_ROWS[what])
+    extra = ["--group", "group"] if what == "too few groups" else []
+    assert_refused(["run", tiny_model, path, "--out", tmp_path / "out", *extra], capsys)
+    assert not (tmp_path / "out").exists()
+
+
+BAD_FILES = {
+    "absent.csv": None,
+    "empty.csv": "",
+    "header_only.csv": "text,label\n",
+    "broken.json": '{"text": ',
+    "broken.jsonl": '{"text": "a", "label": 1}\n{"text": \n',
+    "notes.docx": "text",
+    "broken.parquet": "no parquet at all",
+    "latin.csv": b"text,label\nCaf\xe9,1\n",
+    "array.json": "3",
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_bad_files_get_one_sentence(name, tiny_model, tmp_path, capsys):
+    content = BAD_FILES[name]
+    if content is not None:
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert_refused(["run", tiny_model, tmp_path / name, "--out", tmp_path / "out"], capsys)
+
+
+BAD_OPTIONS = [
+    ["--site", "resid_pots"],
+    ["--position", "middle"],
+    ["--position", "999"],
+    ["--dtype", "float17"],
+    ["--device", "gpu"],
+    ["--quantization", "int3"],
+    ["--cv", "1"],
+    ["--cv", "1000"],
+    ["--repeats", "0"],
+    ["--C", "-1"],
+    ["--C", "nest"],
+    ["--scoring", "acuracy"],
+    ["--permutations", "-1"],
+    ["--protocol", "papr"],
+    ["--rule", "within:2"],
+    ["--rule", "best"],
+    ["--min-gain", "x"],
+    ["--template", "no slot"],
+    ["--limit", "0"],
+    ["--noise", "aaaa"],
+    ["--batch-tokens", "-5"],
+    ["--batch-tokens", "many"],
+    ["--max-length", "0"],
+    ["--no-such-option"],
+    ["--config", "absent.toml"],
+    ["--adapter", "absent-adapter"],
+]
+
+
+@pytest.mark.parametrize("option", BAD_OPTIONS, ids=" ".join)
+def test_bad_options_get_one_sentence(option, tiny_model, examples, tmp_path, capsys):
+    assert_refused(["run", tiny_model, examples, "--out", tmp_path / "out", "--quiet", *option], capsys)
+
+
+def test_unknown_models_concepts_and_folders_get_one_sentence(tiny_model, examples, tmp_path, capsys):
+    out = ["--out", tmp_path / "out"]
+    (tmp_path / "broken.gguf").write_bytes(b"no gguf")
+    (tmp_path / "hollow").mkdir()
+    (tmp_path / "file").write_text("x")
+    for command in [
+        ["run", "no-such-model", examples, *out],
+        ["run", "no-such/model", examples, *out],
+        ["run", tmp_path / "broken.gguf", examples, *out],
+        ["run", tmp_path / "absent.gguf", examples, *out],
+        ["run", tmp_path / "hollow", examples, *out],
+        ["run", tiny_model, "citys", *out],
+        ["run", tiny_model, "paper:cities", *out],
+        ["run", tiny_model, "paper:nothing", "--data-dir", tmp_path, *out],
+        ["run", tiny_model, "paper:cities", "--data-dir", tmp_path / "absent", *out],
+        ["run", tiny_model, examples, "--out", tmp_path / "file" / "below"],
+        ["sweep", tmp_path / "absent.toml", *out],
+        ["report", tmp_path / "hollow"],
+        ["report", tmp_path / "absent"],
+        ["compare", tmp_path / "hollow", tmp_path / "hollow"],
+        ["figure", "ladder", tmp_path / "hollow", "-o", tmp_path / "x.pdf"],
+        ["apply", tmp_path / "hollow", "text"],
+        ["layers", "no-such-model"],
+        ["audit", "citys"],
+    ]:
+        assert_refused(command, capsys)
+
+
+def assert_refused(arguments, capsys):
+    code, printed, complaint = run(arguments, capsys)
+    assert code == 2, complaint
+    sentences = [line for line in complaint.splitlines() if line.startswith("concept-depth: ")]
+    assert len(sentences) == 1, complaint
+    assert "Traceback" not in complaint
+    assert len(sentences[0]) > len("concept-depth: ") + 15
+    assert not printed

@@ -1,0 +1,67 @@
+"""Comparisons: a planted difference is found, none is not, and what cannot be compared is refused."""
+
+import numpy as np
+import pytest
+
+from concept_depth.activations import Activations
+from concept_depth.comparison import compare
+from concept_depth.errors import InputError
+from concept_depth.probing.protocol import score_layers
+
+
+def planted(first, *, layers=7, n=160, seed=0, noise=1.0):
+    """Activations in which the label can be read from layer `first` on."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % 2
+    hidden = [
+        rng.normal(size=(n, 6)) * noise
+        + (4.0 * (2 * labels[:, None] - 1) * (np.arange(6) == 0) if i >= first else 0)
+        for i in range(layers)
+    ]
+    return Activations.from_arrays(hidden, labels, groups=np.arange(n) // 2)
+
+
+def scored(first, **kwargs):
+    return score_layers(planted(first, **kwargs), C=0.1, permutations=0, random_state=0)
+
+
+def test_a_planted_difference_is_found_and_its_sign_turns_with_the_order():
+    early, late = scored(2), scored(5, seed=1)
+    there, back = compare(early, late), compare(late, early)
+    assert there.paired
+    assert there.delta_depth == pytest.approx(0.5)
+    assert there.delta_depth_interval[0] > 0
+    assert there.p_depth <= 0.05
+    assert back.delta_depth == pytest.approx(-0.5)
+    assert "Δdepth +0.50" in str(there)
+
+
+def test_a_measurement_does_not_differ_from_itself():
+    same = compare(scored(3), scored(3))
+    assert same.delta_depth == 0
+    assert same.delta_peak == 0
+    assert same.delta_depth_interval == (0, 0)
+    assert same.p_depth == 1
+    assert same.p_peak == 1
+
+
+def test_other_examples_are_compared_apart():
+    apart = compare(scored(2), scored(4, n=200))
+    assert not apart.paired
+    assert apart.delta_depth == pytest.approx(2 / 6)
+    assert apart.p_depth < 0.05
+
+
+def test_networks_of_other_depth_are_compared_by_fraction():
+    comparison = compare(scored(3), scored(6, layers=13))
+    assert comparison.paired
+    assert comparison.delta_depth == pytest.approx(0)
+
+
+def test_what_cannot_be_compared_is_refused():
+    a = scored(2)
+    with pytest.raises(InputError, match="no interval"):
+        compare(a, a, rule="separable")
+    other = score_layers(planted(2), C=0.1, permutations=0, scoring="auroc")
+    with pytest.raises(InputError, match="score both alike"):
+        compare(a, other)
