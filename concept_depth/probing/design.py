@@ -7,7 +7,6 @@ Shapes: N examples, D features, P parameters in rotated coordinates (min(N, D), 
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 
@@ -20,11 +19,12 @@ def eigenvectors(X_ND: Tensor) -> Tensor:
     """Orthonormal basis of the centred rows' space, (D, min(N, D)): the principal directions."""
     centred = X_ND - X_ND.mean(0)
     if X_ND.shape[0] >= X_ND.shape[1]:
-        return _eigenvectors_of(centred.T @ centred)
+        return _eigenvectors_of(_gram(centred))
     # Through QR, not through the Gram matrix of the examples: dividing by small singular values loses digits.
     Q = torch.linalg.qr(centred.T)[0]
     small = centred @ Q
-    return Q @ _eigenvectors_of(small.T @ small)
+    basis: Tensor = Q @ _eigenvectors_of(small.T @ small)
+    return basis
 
 
 def _eigenvectors_of(gram: Tensor) -> Tensor:
@@ -33,9 +33,10 @@ def _eigenvectors_of(gram: Tensor) -> Tensor:
     if not bool(peak > 0):
         return torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     scaled = gram / peak
+    vectors: Tensor
     try:
-        vectors: Tensor = torch.linalg.eigh(scaled)[1]
-    except torch.linalg.LinAlgError:  # float32 gives up on nearly constant layers
+        vectors = torch.linalg.eigh(scaled)[1]
+    except RuntimeError:  # float32 gives up on nearly constant layers
         vectors = torch.linalg.eigh(scaled.double())[1].to(gram.dtype)
     return vectors
 
@@ -152,8 +153,8 @@ class Problems:
         factor = scale.new_empty(B, P, P)
         for b in range(B):
             rows = weight[b] > 1e-3 * weight[b].max()
-            root = self.Z[rows] * weight[b, rows].sqrt()[:, None] * scale[b]
-            _lower_gram(root, factor[b])
+            root = self.Z[rows].mul_(weight[b, rows].sqrt_()[:, None])
+            torch.mul(_gram(root), scale[b] * scale[b][:, None], out=factor[b])
         diagonal = factor.diagonal(dim1=1, dim2=2)
         # The jitter is float32's rounding of a matrix whose entries are about 1 in these coordinates.
         diagonal += self.penalty * scale.square() + 1e-6
@@ -174,9 +175,9 @@ class Hessians:
         return self if self.factor.shape[0] == 1 else Hessians(self.factor[mask], self.scale[mask])
 
 
-def _lower_gram(A: Tensor, out: Tensor, blocks: int = 3) -> None:
-    """The lower triangle of A'A into `out`, by blocks of columns: a third less work than the whole product."""
-    P = A.shape[1]
-    edges = [P * k // blocks for k in range(blocks + 1)]
-    for left, right in itertools.pairwise(edges):
-        torch.mm(A[:, left:right].T, A[:, :right], out=out[left:right, :right])
+def _gram(A: Tensor) -> Tensor:
+    """A'A; numpy sees that it is symmetric and does half of the work, which torch does not."""
+    if A.device.type != "cpu":
+        return A.T @ A
+    plain = A.contiguous().numpy()
+    return torch.from_numpy(plain.T @ plain)

@@ -51,9 +51,10 @@ class Minimum:
 class _Batch:
     """The unfinished problems: points, gradients, directions and histories."""
 
-    def __init__(self, x: Tensor, f: Tensor, g: Tensor, hg: Tensor, memory: int) -> None:
+    def __init__(self, x: Tensor, f: Tensor, g: Tensor, hg: Tensor, memory: int, rescale: bool) -> None:
         B, R = x.shape
         self.index = torch.arange(B, device=x.device)
+        self.rescale = rescale
         self.x, self.f, self.g, self.hg = x, f, g, hg
         # Steps s and H0 y; made with the first pair, when the easy problems have left. Empty slots are never read.
         self.pairs = x.new_empty(B, 0, 2, R)
@@ -68,7 +69,8 @@ class _Batch:
     def keep(self, mask: Tensor) -> None:
         """Forget the problems outside `mask`."""
         for name, value in list(vars(self).items()):
-            setattr(self, name, value[mask])
+            if isinstance(value, Tensor):
+                setattr(self, name, value[mask])
 
     def near(self, tol: float) -> Tensor:
         """Whether the objective is within about `tol` of its minimum, relatively.
@@ -110,7 +112,8 @@ class _Batch:
         unit = torch.where(good, curvature.clamp_min(1e-37).rsqrt(), 0.0)[:, None]
         torch.mul(s, unit, out=self.pairs[:, slot, 0])
         torch.mul(hy, unit, out=self.pairs[:, slot, 1])
-        self.gamma = torch.where(good, curvature / size.clamp_min(1e-37), self.gamma)
+        if self.rescale:
+            self.gamma = torch.where(good, curvature / size.clamp_min(1e-37), self.gamma)
         before = None if bool(moved.all()) else (moved[:, None], self.direction, self.slope)
         if before is None:
             self.x, self.f, self.g, self.hg = trial, f, g, hg
@@ -154,7 +157,14 @@ class _Batch:
 
 
 def minimise(
-    problems: Objective, x_BR: Tensor, *, tol: float, max_iter: int, memory: int = 10, noise: float = 1e-7
+    problems: Objective,
+    x_BR: Tensor,
+    *,
+    tol: float,
+    max_iter: int,
+    memory: int = 10,
+    noise: float = 1e-7,
+    rescale: bool = True,
 ) -> Minimum:
     """Minimise every row's convex function, starting from `x_BR`.
 
@@ -166,12 +176,13 @@ def minimise(
         max_iter: most rounds.
         memory: pairs of history.
         noise: relative rounding error of the objective; a step is not refused for less.
+        rescale: whether the newest pair scales the fixed matrix, which one near the inverse Hessian does not need.
 
     Returns:
         The points reached; `converged` is false for a problem that stalled or ran out of rounds.
     """
     f, g = problems.evaluate(x_BR)
-    batch = _Batch(x_BR, f, g, problems.precondition(g), memory)
+    batch = _Batch(x_BR, f, g, problems.precondition(g), memory, rescale)
     out = Minimum(
         x_BR.clone(), f.clone(), f.clone(), torch.ones_like(batch.index), torch.zeros_like(batch.index) > 0
     )

@@ -190,7 +190,7 @@ class _Path:
             scale = problems.scale
             x = torch.zeros_like(scale) if near is None else near / scale
             noise = 1e-6 if scale.dtype == torch.float32 else 1e-14
-            found = minimise(problems, x, tol=self.tol, max_iter=patience, noise=noise)
+            found = minimise(problems, x, tol=self.tol, max_iter=patience, noise=noise, rescale=hessians is None)
             self.fits.theta[chunk] = found.x * scale
             self.fits.n_iter[chunk] += found.n_iter
             self.fits.converged[chunk] = found.converged
