@@ -109,7 +109,7 @@ def test_sections_have_headings_labels_and_tables(page):
 def test_everything_of_a_single_run_stands_on_its_page(page):
     titles = (
         "Layer curve",
-        "Watch the classes come apart",
+        "Do the classes come apart?",
         "Separation and margin",
         "Do layers share",
         "Leak audit",
@@ -198,7 +198,7 @@ def test_what_else_was_measured_has_its_section():
     record = {
         **plain.record,
         "anchoring": {"accuracy": 0.6, "balanced_accuracy": 0.61, "calibrated": {"balanced_accuracy": 0.7}},
-        "paired": [{"condition": "noise <letters>", "delta_depth": -0.1, "interval": [-0.2, 0.0], "p": 0.04}],
+        "paired": [{"condition": "noise <letters>", "delta_depth": -0.1, "p_depth": 0.04, "delta_peak": 0.0}],
         "tokens": ["yes (3 tokens): The| city|【.】", {"tokens": ["<b>", "."], "rows": [0], "label": "no"}],
         "separability": [{"separable": False, "margin": 0.0, "cover_probability": 0.5, "n_directions": None}] * 9,
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 from concept_depth.reporting.figures import save_overview_figures
 from concept_depth.reporting.page import write_page
+from concept_depth.reporting.pairs import compare_conditions
 from concept_depth.reporting.record import load_runs
 from concept_depth.reporting.tables import write_csv
 
@@ -15,7 +16,7 @@ __all__ = ["load_runs", "write_overview"]
 
 
 def write_overview(
-    folders: Iterable[str | Path], out: str | Path, *, paired: Sequence[Mapping[str, Any]] = ()
+    folders: Iterable[str | Path], out: str | Path, *, paired: Sequence[Mapping[str, Any]] | None = None
 ) -> Path:
     """Write `report.html`, `depth.csv`, `layers.csv` and the overview figures of some runs.
 
@@ -24,7 +25,8 @@ def write_overview(
     Args:
         folders: folders that hold runs, at any depth.
         out: where the files go.
-        paired: comparisons between the runs: `concept`, `condition` and what `compare(…).to_dict()` gives.
+        paired: comparisons to show, as `pairs.entry` gives them; by default every condition of a model and concept
+            against its plain run, where scores are stored.
 
     Returns:
         The path of the page.
@@ -40,4 +42,5 @@ def write_overview(
     write_csv(out / "depth.csv", [run.depth_row() for run in runs])
     write_csv(out / "layers.csv", [row for run in runs for row in run.layer_rows()])
     save_overview_figures(runs, out)
-    return write_page(runs, out / "report.html", paired=paired)
+    shown = compare_conditions(runs) if paired is None else paired
+    return write_page(runs, out / "report.html", paired=shown)

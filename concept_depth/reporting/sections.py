@@ -183,22 +183,21 @@ def _is_long(value: Any) -> bool:
 
 
 def paired_rows(paired: Any, concept: str = "") -> list[dict[str, Any]]:
-    """Comparisons of conditions on the same examples: name, differences with intervals, p."""
-    rows = []
-    for entry in paired or []:
-        delta = entry.get("delta_depth", entry.get("delta"))
-        rows.append(
-            {
-                "concept": visible(str(entry.get("concept", concept)), 80),
-                "name": visible(str(entry.get("condition", entry.get("name", "condition"))), 100),
-                "delta": _signed(delta) if isinstance(delta, int | float) else "–",
-                "interval": entry.get("interval", entry.get("depth_interval")),
-                "peak": _signed(entry["delta_peak"]) if isinstance(entry.get("delta_peak"), int | float) else "–",
-                "p": entry.get("p", entry.get("depth_p")),
-                "sentence": visible(str(entry.get("sentence", "")), 300),
-            }
-        )
-    return rows
+    """Comparisons of conditions, as `comparison.Comparison.to_dict` gives them, for a table."""
+    return [
+        {
+            "concept": visible(str(entry.get("concept", concept)), 80),
+            "name": visible(str(entry.get("condition", "condition")), 100),
+            "depth": _signed(entry.get("delta_depth")),
+            "depth_interval": entry.get("delta_depth_interval"),
+            "p_depth": entry.get("p_depth"),
+            "peak": _signed(entry.get("delta_peak")),
+            "peak_interval": entry.get("delta_peak_interval"),
+            "p_peak": entry.get("p_peak"),
+            "paired": entry.get("paired", True),
+        }
+        for entry in paired or []
+    ]
 
 
 def _audit(run: Report) -> dict[str, Any]:
