@@ -38,6 +38,15 @@ def test_mixed_and_single_class_groups_are_each_permuted_in_their_way():
         assert drawn[20:].sum() == 10
 
 
+def test_groups_of_rare_sizes_swap_labels_with_their_neighbours():
+    sizes = [1] * 12 + [2] * 3 + [3, 4, 5, 6]
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    labels = (np.arange(len(sizes)) % 2)[groups]
+    drawn = permuted_labels(labels, groups, 40)
+    of_group = np.stack([drawn[:, groups == g][:, 0] for g in range(len(sizes))], 1)
+    assert (of_group[:, 12:] != of_group[0, 12:]).any(0).all()  # every rare size changes at times
+
+
 def test_three_classes_keep_their_counts():
     labels = np.tile([0, 1, 2], 20)
     for drawn in permuted_labels(labels, np.arange(60), 10):

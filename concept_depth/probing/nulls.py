@@ -74,7 +74,8 @@ def _pools(sizes: IntArray, pure: IntArray) -> list[IntArray]:
         else:
             pools.append([group])
     if len(pools) > 1 and len(pools[-1]) < _FEWEST_ALIKE:
-        pools[-2] += pools.pop()
+        last = pools.pop()
+        pools[-1] += last
     return [np.asarray(pool, np.int64) for pool in pools]
 
 

@@ -25,8 +25,8 @@ PENALTIES = tuple(float(value) for value in np.geomspace(10.0, 1e-4, 8))
 """The grid of λ = 1 / (C n), strongest first: from all but constant to all but unpenalised."""
 
 TOL = 1e-6  # relative distance of a reported fit's objective from its minimum
-TOL_INNER = 3e-4  # of the fits that choose among a handful of C
-_TIE = 5e-4  # relative difference of log-loss below which the stronger penalty stays
+TOL_INNER = 1e-3  # of the fits that choose among a handful of C
+_TIE = 1e-3  # relative difference of log-loss below which the stronger penalty stays
 _HILL = 0.01  # rise, as a share of ln K, that ends the walk
 
 
