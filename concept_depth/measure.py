@@ -309,6 +309,10 @@ def _write(
     from concept_depth.reporting.record import Report
 
     extras: dict[str, Any] = {"settings": asdict(settings)}
+    if concept.is_text:
+        from concept_depth.extraction.doctor import tokens
+
+        extras["tokens"] = tokens(subject, concept, n=4)
     if settings.anchoring:
         from concept_depth.subjects.anchoring import anchor
 

@@ -48,7 +48,9 @@ def report(
 
 
 def figure(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="curve, ladder or heatmap.", show_default=False)],
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="curve, ladder, heatmap, space or cosine.", show_default=False)
+    ],
     folders: FoldersArgument,
     out: Annotated[Path, typer.Option("--out", "-o", help="File: .pdf, .svg or .png.", show_default=False)],
 ) -> None:
@@ -63,33 +65,29 @@ def figure(
 def compare(
     a: Annotated[Path, typer.Argument(metavar="DIR_A", show_default=False)],
     b: Annotated[Path, typer.Argument(metavar="DIR_B", show_default=False)],
-    rule: o.RuleOption = "within:0.9",
-    seed: o.SeedOption = 0,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write a page into this folder.")] = None,
+    rule: Annotated[str | None, typer.Option("--rule", help="How depth is read (default: as in DIR_A).")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of bootstrap and test.")] = 0,
     json_: o.JsonOption = False,
 ) -> None:
     """Compare two runs concept by concept: the difference in depth and peak, with interval and test."""
     from concept_depth.cli.tables import text_table
-    from concept_depth.comparison import compare as compare_scores
-    from concept_depth.probing.scores import LayerScores
+    from concept_depth.reporting.overview import write_overview
+    from concept_depth.reporting.pairs import compare_folders, entry
     from concept_depth.reporting.record import load_runs
 
-    left, right = ({run.concept: run.folder for run in load_runs([folder])} for folder in (a, b))
-    # A single run on each side is compared whatever the names: a noise changes the name of a concept.
-    pairs = [(name, [left[name], right[name]]) for name in left if name in right]
-    if not pairs and len(left) == len(right) == 1:
-        pairs = [(" / ".join(dict.fromkeys([*left, *right])), [*left.values(), *right.values()])]
-    if not pairs:
-        raise InputError(f"{a} and {b} have no concept in common: {', '.join(left)} against {', '.join(right)}")
-    results = []
-    for name, runs in pairs:
-        scores_a, scores_b = (LayerScores.load(run / "scores.safetensors") for run in runs if run is not None)
-        results.append((name, compare_scores(scores_a, scores_b, rule=rule, random_state=seed)))
+    results = compare_folders(load_runs([a]), load_runs([b]), rule=rule, random_state=seed)
     if json_:
+        rows = [{"concept": name, **result.to_dict()} for name, result in results]
+        typer.echo(json.dumps({"results": rows}, indent=1, ensure_ascii=False))
+    else:
         typer.echo(
-            json.dumps({"results": [{"concept": name, **result.to_dict()} for name, result in results]}, indent=1)
+            text_table(["concept", "comparison (B − A)"], [(name, str(result)) for name, result in results])
         )
-        return
-    typer.echo(text_table(["concept", "comparison"], [(name, str(result)) for name, result in results]))
+    if out is not None:
+        paired = [entry(name, f"{b.name} − {a.name}", result) for name, result in results]
+        page = write_overview([a, b], out, paired=paired)
+        print(f"report: {page}", file=sys.stderr if json_ else sys.stdout)
 
 
 def apply(
