@@ -182,7 +182,7 @@ class Hessians:
 def _lower_gram(A: Tensor, blocks: int = 3) -> Tensor:
     """The lower triangle of A'A, by blocks of columns: a third less work than the whole product.
 
-    numpy would do it in half, but its threads and torch's then fight for the cores for milliseconds after each call.
+    numpy would do it in half, but its threads and torch's then fight for the cores after each call.
     """
     P = A.shape[1]
     out = A.new_zeros(P, P)
