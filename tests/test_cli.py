@@ -27,7 +27,7 @@ def examples(tmp_path):
 
 def test_a_run_prints_a_table_and_writes_everything(tiny_model, examples, tmp_path, capsys):
     out = tmp_path / "out"
-    command = ["run", tiny_model, examples, "--out", out, "--permutations", 9, "--no-cache", "--quiet"]
+    command = ["run", tiny_model, examples, "--out", out, "--permutations", 19, "--no-cache", "--quiet"]
     code, printed, _ = run(command, capsys)
     assert code == 0
     assert "parity" in printed
@@ -55,11 +55,11 @@ def test_a_dry_run_checks_everything_and_writes_nothing(tiny_model, examples, tm
 
 def test_a_config_file_equals_flags_and_what_is_typed_wins(tiny_model, examples, tmp_path, capsys):
     config = tmp_path / "run.toml"
-    config.write_text(f'concepts = ["{examples}"]\nlimit = 50\nno-cache = true\npermutations = 3\nquiet = true\n')
-    command = ["run", tiny_model, "--config", config, "--out", tmp_path / "out", "--permutations", 5]
+    config.write_text(f'concepts = ["{examples}"]\nlimit = 50\nno-cache = true\npermutations = 19\nquiet = true\n')
+    command = ["run", tiny_model, "--config", config, "--out", tmp_path / "out", "--permutations", 0]
     assert run(command, capsys)[0] == 0
     record = (tmp_path / "out" / "parity" / "record.json").read_text()
-    assert '"permutations": 5' in record
+    assert '"permutations": 0' in record
     assert '"limit": 50' in record
 
 
@@ -127,6 +127,7 @@ BAD_OPTIONS = [
     ["--C", "nest"],
     ["--scoring", "acuracy"],
     ["--permutations", "-1"],
+    ["--permutations", "5"],
     ["--protocol", "papr"],
     ["--rule", "within:2"],
     ["--rule", "best"],
