@@ -140,7 +140,7 @@ def run_ours(subject: Any, concept: Any, encoded: list[Any], options: argparse.N
 def sampled(encoded: list[Any], count: int) -> list[Any]:
     """Texts spread evenly over the sorted lengths."""
     step = max(1, len(encoded) // count)
-    return encoded[::step]
+    return encoded[step // 2 :: step]
 
 
 def run_sorted(subject: Any, concept: Any, encoded: list[Any], options: argparse.Namespace) -> dict[str, Any]:
@@ -150,7 +150,8 @@ def run_sorted(subject: Any, concept: Any, encoded: list[Any], options: argparse
     from concept_depth.subjects.subject import token_batch
 
     batches = [encoded[start : start + 64] for start in range(0, len(encoded), 64)]
-    batches = batches[:: max(1, len(batches) * 64 // max(options.sample, 64))]
+    step = max(1, len(batches) * 64 // max(options.sample, 64))
+    batches = batches[step // 2 :: step]
     start, texts, tokens, kept = now(), 0, 0, []
     for batch in batches:
         ids, mask = token_batch(batch, subject.pad_id)

@@ -145,10 +145,13 @@ def packs_to_check(packs: Sequence[Sequence[Encoded]]) -> list[int]:
 
 
 def _witnesses(pack: Sequence[Encoded]) -> list[int]:
-    """The first and last example in the tree's order, and the longest: few, since each runs alone."""
+    """The last example in the tree's order, the longest, and if these are one, the first: few, as each runs alone.
+
+    The first path of a tree is a plain sequence; the last stands farthest from where its position says.
+    """
     order = sorted(range(len(pack)), key=lambda i: wanted_part(pack[i]))
     longest = max(range(len(pack)), key=lambda i: (len(pack[i].ids), -i))
-    return sorted({order[0], order[-1], longest})
+    return sorted({order[-1], longest if longest != order[-1] else order[0]})
 
 
 def _finite(value: float | None) -> float | None:
