@@ -147,7 +147,8 @@ class Texts:
             return to_cpu(run_batch(self.subject, ear, batch))
         verdict = Verdict.from_dict(settings["check"])
         assert verdict.form is not None
-        runner = TreeRunner(self.subject, verdict.form, verdict.blocked, self._mlp)
+        mlp = self._mlp if verdict.narrowed else None
+        runner = TreeRunner(self.subject, verdict.form, verdict.blocked, mlp)
         return to_cpu(runner.run(ear, batch)[0])
 
 
