@@ -5,9 +5,9 @@ that is correlated from layer to layer as in a residual stream; groups are twins
 that share half their noise), singletons, or families of one to six. Every data set goes through `score_layers` and
 `find_depth`.
 
-What is estimated is the rule applied to the *expected* curve of probes trained on this many examples, so the truth of
-a setting is the rule applied to the mean curve of its data sets. Reported: bias of the depth in layers, share of the
-95 % intervals that hold the truth, their median width in layers; and for pure noise the share of `never`.
+What is estimated is the rule applied to the *expected* curve of probes trained on this many examples, so the truth
+of a setting is the rule applied to the mean curve of its data sets. Reported: bias of the depth in layers, share of
+the 95 % intervals that hold the truth, their median width in layers; and for pure noise the share of `never`.
 
     python scripts/simulate_depth.py                        # small: some minutes
     python scripts/simulate_depth.py --datasets 200 --examples 1000 --layers 25 --out simulation.json

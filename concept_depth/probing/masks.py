@@ -32,6 +32,7 @@ FloatArray = npt.NDArray[np.float64]
 
 _MEMORY = 6
 _NARROW = 200  # problems that are solved together on all rows; more are solved split by split on their rows
+_WIDE_ROUNDS = 3  # evaluations after which the problems of a split that are left wait for those of the others
 _HARD = 8  # rounds from which the next λ gets a preconditioner at its starting point
 
 
@@ -219,26 +220,41 @@ class MaskedFits:
         walking = self.choice.walking
         loss = np.full(walking.shape, np.nan)
         parts = [self._inner_part(s, walking[s], before is None) for s in np.flatnonzero(walking.any(1)).tolist()]
+        wide = sum(len(part.weight) for part in parts) > _NARROW
+        ahead = 0.0 if before is None else before - penalty
+        left = self._pass(parts, penalty, ahead, _WIDE_ROUNDS if wide else self.max_iter, loss)
+        if left.any():
+            # What takes more rounds, as real labels do, is gathered from all splits, and begins where it stands.
+            parts = [self._inner_part(s, left[s], False) for s in np.flatnonzero(left.any(1)).tolist()]
+            self._pass(parts, penalty, 0.0, self.max_iter, loss)
+        return loss
+
+    def _pass(
+        self, parts: Sequence[_Part], penalty: float, ahead: float, max_iter: int, loss: FloatArray
+    ) -> npt.NDArray[np.bool_]:
+        """Solve inner problems, write their solutions and losses; (S, M) which did not converge."""
+        left = np.zeros(loss.shape, bool)
         inverse = self.layer.inverse(penalty)
         for X, batch in self._batches(parts):
-            joint = X is self.layer.X
-            if joint and self._rounds >= _HARD and before is not None:
-                inverse = self._local_inverse(batch, penalty)
             whole = _joined(batch)
-            start = None
-            if before is not None and whole.theta is not None:
+            start = whole.theta
+            if X is self.layer.X and start is not None and (ahead == 0 or self._rounds >= _HARD):
+                inverse = self._local_inverse(batch, penalty)
+            if start is not None and ahead:
                 # To first order in λ: where the last solution's gradient vanished, only the penalty's changes.
-                start = whole.theta + ((before - penalty) * whole.squares * whole.theta) @ inverse
-            problems, x, _ = self._solve(X, whole, penalty, start, inverse, TOL_INNER)
+                start = start + (ahead * whole.squares * start) @ inverse
+            problems, x, fine = self._solve(X, whole, penalty, start, inverse, TOL_INNER, max_iter)
             total = problems.held_at(x)
             begin = 0
             for part in batch:
                 here = slice(begin, begin + len(part.weight))
                 begin += len(part.weight)
-                self._last[part.split][:, part.which] = x[here].reshape(self.masks.folds, len(part.which), -1)
-                summed = total[here].reshape(self.masks.folds, -1).sum(0).cpu().numpy()
-                loss[part.split, part.which.cpu().numpy()] = summed / len(self.masks.trains[part.split])
-        return loss
+                which, folds = part.which.cpu().numpy(), self.masks.folds
+                self._last[part.split][:, part.which] = x[here].reshape(folds, len(which), -1)
+                summed = total[here].reshape(folds, -1).sum(0).cpu().numpy()
+                loss[part.split, which] = summed / len(self.masks.trains[part.split])
+                left[part.split, which] = ~fine[here].reshape(folds, -1).all(0).cpu().numpy()
+        return left
 
     def outer(self, penalties: FloatArray) -> tuple[Tensor, npt.NDArray[np.bool_]]:
         """Fit every split and label vector on its whole training part.
@@ -259,7 +275,7 @@ class MaskedFits:
                 if X is self.layer.X and batch[0].theta is not None:
                     inverse = self._local_inverse(batch, penalty)
                 whole = _joined(batch)
-                _, x, fine = self._solve(X, whole, penalty, whole.theta, inverse, self.tol)
+                _, x, fine = self._solve(X, whole, penalty, whole.theta, inverse, self.tol, self.max_iter)
                 begin = 0
                 for part in batch:
                     here = slice(begin, begin + len(part.weight))
@@ -304,13 +320,20 @@ class MaskedFits:
         yield self.layer.X, [_spread(part, self.masks.rows[part.split], n) for part in parts]
 
     def _solve(
-        self, X: Tensor, part: _Part, penalty: float, start: Tensor | None, inverse: Tensor, tol: float
+        self,
+        X: Tensor,
+        part: _Part,
+        penalty: float,
+        start: Tensor | None,
+        inverse: Tensor,
+        tol: float,
+        max_iter: int,
     ) -> tuple[_Problems, Tensor, Tensor]:
         """The problems, their solutions (B, P), and whether they converged."""
         if start is None:
             start = -(0.5 * (part.weight * part.sign) @ X) @ inverse  # Newton's step from zero
         problems = _Problems(X, part.weight, penalty * part.squares, part.sign, inverse, part.held)
-        found = minimise(problems, start, tol=tol, max_iter=self.max_iter, memory=_MEMORY, noise=1e-6)
+        found = minimise(problems, start, tol=tol, max_iter=max_iter, memory=_MEMORY, noise=1e-6)
         self.n_fits += len(start)
         self._rounds = int(found.n_iter.max())
         return problems, found.x, found.converged

@@ -98,6 +98,8 @@ class _Path:
     def __init__(self, design: Design, sign: Tensor, weight: Tensor, C: Tensor, tol: float, max_iter: int) -> None:
         self.design, self.sign, self.weight, self.C = design, sign, weight, C
         self.tol, self.max_iter = tol, max_iter
+        # A Hessian costs rounds in proportion to the number of parameters, the more as it outgrows the cache.
+        self.patience = max(1.0, design.Z.shape[1] / 600) ** 1.5
         B = C.numel()
         zero = torch.zeros(B, dtype=torch.long, device=C.device)
         self.fits = Fits(design.Z.new_zeros(B, design.Z.shape[1]), zero, zero > 0)
@@ -116,7 +118,9 @@ class _Path:
             wave = torch.tensor([b for one in members for b in one[first : first + step]], device=self.C.device)
             parts = [self._start(one, first, min(first + step, len(one))) for one in members] if first else None
             start = None if parts is None else torch.cat(parts)
-            rounds = self._minimise(wave, start, None, _PATIENCE_WITHOUT if narrow else self.max_iter)
+            rounds = self._minimise(
+                wave, start, None, round(_PATIENCE_WITHOUT * self.patience) if narrow else self.max_iter
+            )
             if narrow and not bool(self.fits.converged[wave].all()):
                 break
             first += step
@@ -127,7 +131,9 @@ class _Path:
             if left:
                 wave = torch.tensor([one[rank] for one in left], device=self.C.device)
                 start = torch.cat([self._start(one, rank, rank + 1) for one in left])
-                rounds = self.solve_narrow(wave, start, [one[0] for one in left], rounds > _STALE_ROUNDS)
+                rounds = self.solve_narrow(
+                    wave, start, [one[0] for one in left], rounds > _STALE_ROUNDS * self.patience
+                )
 
     def _start(self, one: list[int], first: int, last: int) -> Tensor:
         """Where the members first…last of a series start: on the line in log C through the last two solutions.
@@ -152,7 +158,7 @@ class _Path:
         before = int(fits.n_iter[wave].max())
         fits.theta[wave], fits.converged[wave] = start, False
         if self.hessians is not None and not renew and (self.sharing or self.owners == owners):
-            self._minimise(wave, start, self.hessians, _PATIENCE_WITH)
+            self._minimise(wave, start, self.hessians, round(_PATIENCE_WITH * self.patience))
         while True:
             left = wave[~fits.converged[wave]]
             if left.numel() > 0:
@@ -161,7 +167,7 @@ class _Path:
                 hessians = self._problems(left, start).hessians(start, shared=shared)
                 if left.numel() == wave.numel():
                     self.hessians, self.owners = hessians, owners
-                patience = _PATIENCE_SHARED if shared else _PATIENCE_WITH
+                patience = round((_PATIENCE_SHARED if shared else _PATIENCE_WITH) * self.patience)
                 rounds = self._minimise(left, start, hessians, patience)
             # One round is no step: the rest is rounding, which float64 may settle, or max_iter is used up.
             if left.numel() == 0 or rounds <= 1:

@@ -3,7 +3,7 @@
 C is chosen by walking a grid of penalties λ = 1 / (C n) from the strongest to weaker ones, comparing the log-loss
 of an inner group cross-validation. A value must be better than the best so far by a small share to be preferred,
 so that ties go to the stronger penalty. The walk of a label vector ends when its log-loss has risen above the
-best by one hundredth of what knowing nothing costs: permuted labels, whose best penalty is the strongest, stop
+best by half a hundredth of what knowing nothing costs: permuted labels, whose best penalty is the strongest, stop
 soon, and the small hills that real curves have are crossed.
 
 Shapes: S splits, M label vectors (the real one first).
@@ -21,13 +21,13 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 Pair = tuple[IntArray, IntArray]
 
-PENALTIES = tuple(float(value) for value in np.geomspace(10.0, 1e-4, 8))
+PENALTIES = tuple(float(value) for value in np.geomspace(5.0, 1e-4, 8))
 """The grid of λ = 1 / (C n), strongest first: from all but constant to all but unpenalised."""
 
 TOL = 1e-6  # relative distance of a reported fit's objective from its minimum
 TOL_INNER = 1e-3  # of the fits that choose among a handful of C
 _TIE = 1e-3  # relative difference of log-loss below which the stronger penalty stays
-_HILL = 0.01  # rise, as a share of ln K, that ends the walk
+_HILL = 0.005  # rise, as a share of ln K, that ends the walk
 
 
 @dataclass(frozen=True, eq=False)

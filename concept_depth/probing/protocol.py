@@ -28,6 +28,7 @@ Progress = bool | Callable[[float, float], None]
 
 INNER_FOLDS = 3
 PROTOCOLS = (None, "paper")
+_TOL_NAIVE = 1e-4  # of the naive split's fits, which only illustrate
 
 
 def score_layers(
@@ -179,6 +180,7 @@ class _Scoring:
             1.0,
             settings["standardize"],
             "accuracy",
+            tol=_TOL_NAIVE,
         )
         L, S, R, N = len(acts.names), len(splits), len(splits.fold), len(self.labels)
         self.per_fold = {name: np.empty((L, S)) for name in metrics.METRICS}
