@@ -6,8 +6,8 @@ that share half their noise), singletons, or families of one to six. Every data 
 `find_depth`.
 
 What is estimated is the rule applied to the *expected* curve of probes trained on this many examples, so the truth
-of a setting is the rule applied to the mean curve of its data sets. Reported: bias of the depth in layers, share of
-the 95 % intervals that hold the truth, their median width in layers; and for pure noise the share of `never`.
+of a setting is the rule applied to the mean curve of its data sets. Reported: bias of the depth in layers, share
+of the 95 % intervals that hold the truth, their median width in layers; and for pure noise the share of `never`.
 
     python scripts/simulate_depth.py                        # small: some minutes
     python scripts/simulate_depth.py --datasets 200 --examples 1000 --layers 25 --out simulation.json

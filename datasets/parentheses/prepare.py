@@ -1,9 +1,9 @@
 """Is a string of parentheses balanced? Nested 2 to 5 deep.
 
 What is easy to count is equal in a balanced string and its unbalanced twin: signs, opening and closing ones, the
-deepest nesting, every sequence of three signs, the first four and last two signs, and the mean place of the opening ones. A
-mere shuffle would not do: there opening signs stand later in the unbalanced string, and the first layers of a
-network sum that up.
+deepest nesting, every sequence of three signs, the first four and last two signs, and the mean place of the opening
+ones. A mere shuffle would not do: there opening signs stand later in the unbalanced string, and the first layers of
+a network sum that up.
 """
 
 from __future__ import annotations
