@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from concept_depth.errors import InputError
-from concept_depth.intervals import Reading, first_above
+from concept_depth.intervals import Reading, first_above, rising_regions
 from concept_depth.probing import nulls
 from concept_depth.probing.scores import LayerScores
 from concept_depth.rules import Rule, check_rule, converging_layer, jumping_layer
@@ -50,6 +50,7 @@ class Depth:
         curve_interval: (L, 2) pointwise 95 % interval of each score.
         null_band: (L,) 95th percentile of each layer's permuted scores (5th for log-loss); empty without.
         null_threshold: what the maximum over layers had to exceed; None without permutations.
+        rises: regions (from, to) of layer numbers in which the curve surely rises (`rising_regions`).
     """
 
     layer: str | None
@@ -69,6 +70,7 @@ class Depth:
     curve_interval: FloatArray = field(repr=False)
     null_band: FloatArray = field(repr=False)
     null_threshold: float | None = None
+    rises: tuple[tuple[int, int], ...] = ()
 
     def __str__(self) -> str:
         if self.number is None or self.fraction is None:
@@ -96,6 +98,7 @@ class Depth:
             "curve_interval": [[_finite(low), _finite(high)] for low, high in self.curve_interval],
             "null_band": [_finite(value) for value in self.null_band],
             "null_threshold": self.null_threshold,
+            "rises": [list(region) for region in self.rises],
         }
 
 
@@ -159,6 +162,7 @@ def find_depth(
         curve_interval=reading.curve_interval(),
         null_band=reading.null_band(),
         null_threshold=None if bar is None else bar * reading.sign,
+        rises=() if reading.in_sample else rising_regions(scores),
     )
 
 

@@ -289,5 +289,39 @@ def first_above(scores: LayerScores, other: LayerScores, name: str) -> int | Non
     return scores.numbers[beats[0]] if len(beats) else None
 
 
+def rising_regions(scores: LayerScores) -> tuple[tuple[int, int], ...]:
+    """Where along depth the curve surely rises: regions from one layer number to another.
+
+    For every pair of layers l < m let d = s_m − s_l, with its deviation over resampled groups. The 95th
+    percentile q of the largest standardised error over all pairs makes "d > q deviations" simultaneous. Shortest
+    pairs that pass, those with no passing pair inside, are where a rise can be told; touching ones are joined
+    (Dümbgen and Walther 2008).
+    """
+    resampler, rng = Resampler(scores), _rng(scores, 7)
+    curves = resampler.curves(*resampler.draw(REPLICATES, rng))
+    curve = scores.curve * resampler.sign
+    low, high = np.triu_indices(len(curve), 1)
+    if not len(low):
+        return ()
+    rise, drawn = curve[high] - curve[low], curves[:, high] - curves[:, low]
+    deviation = np.maximum(drawn.std(0), 1e-9)
+    bar = np.quantile(((drawn - rise) / deviation).max(1), 1 - LEVEL)
+    passing = [
+        (int(a), int(b)) for a, b in zip(low[rise > bar * deviation], high[rise > bar * deviation], strict=True)
+    ]
+    # From right to left, a pair is shortest for its left end if it ends before every pair found so far.
+    shortest: list[tuple[int, int]] = []
+    for a, b in sorted(passing, key=lambda pair: (-pair[0], pair[1])):
+        if not shortest or b < shortest[-1][1]:
+            shortest.append((a, b))
+    regions: list[tuple[int, int]] = []
+    for a, b in reversed(shortest):
+        if regions and a <= regions[-1][1]:
+            regions[-1] = (regions[-1][0], max(b, regions[-1][1]))
+        else:
+            regions.append((a, b))
+    return tuple((scores.numbers[a], scores.numbers[b]) for a, b in regions)
+
+
 def _rng(scores: LayerScores, purpose: int) -> np.random.Generator:
     return np.random.default_rng([int(scores.settings.get("random_state", 0)), purpose])

@@ -1,12 +1,17 @@
 """Rules, intervals and verdicts, on published curves and on scores made for the purpose."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from concept_depth.depth import check_rule, converging_layer, jumping_layer
+from concept_depth.depth import check_rule, converging_layer, find_depth, jumping_layer
 from concept_depth.errors import InputError
+from concept_depth.probing import metrics
+from concept_depth.probing.bootstrap import Resampler
+from concept_depth.probing.scores import LayerScores
+from concept_depth.probing.splits import make_splits
 
 
 def published_curves(shared_data):
@@ -63,3 +68,157 @@ def test_what_is_no_curve_is_refused(curve):
 def test_unknown_rules_are_refused_with_the_known_ones(rule):
     with pytest.raises(InputError, match="within"):
         check_rule(rule)
+
+
+def made(curve, *, n=200, scoring="balanced_accuracy", seed=0, null=None, numbers=None, shared=1.0, repeats=2):
+    """Scores with a given curve: every example of a layer is right with the curve's probability.
+
+    `shared` is the chance that an example draws one luck for all layers: right at one, it is right at every better.
+    """
+    rng = np.random.default_rng(seed)
+    labels, groups = np.tile([0, 1], n // 2), np.repeat(np.arange(n // 2), 2)
+    common, own = rng.random((1, 1, n)), rng.random((len(curve), repeats, n))
+    right = np.where(rng.random((1, 1, n)) < shared, common, own) < np.asarray(curve)[:, None, None]
+    decision = np.where(right, 1.0, -1.0) * (2 * labels - 1)
+    decision = (decision * rng.uniform(0.5, 2, size=n)).astype(np.float32)
+    splits = make_splits(labels, groups, repeats=repeats, random_state=seed)
+    per_fold = {name: np.empty((len(curve), len(splits))) for name in metrics.METRICS}
+    for s, (_, test) in enumerate(splits.pairs):
+        for name, values in per_fold.items():
+            part = decision[:, splits.repeat[s], test]
+            values[:, s] = metrics.score(name, part, np.broadcast_to(labels[test], part.shape), 2)
+    null_curves = np.empty((0, len(curve))) if null is None else np.asarray(null)
+    return LayerScores(
+        names=tuple(f"layer.{i}" for i in range(len(curve))),
+        numbers=tuple(range(len(curve))) if numbers is None else numbers,
+        total=len(curve) - 1 if numbers is None else numbers[-1],
+        classes=("no", "yes"),
+        labels=labels,
+        groups=groups,
+        per_fold=per_fold,
+        decision=decision,
+        fold=splits.fold,
+        repeat=splits.repeat,
+        scoring=scoring,
+        chance=metrics.chance(scoring, labels, 2),
+        null_curves=null_curves,
+        null_max=null_curves.max(1) if len(null_curves) else np.empty(0),
+        converged=np.ones(len(curve)),
+        C_chosen=np.ones((len(curve), len(splits))),
+        at_edge=np.zeros(len(curve)),
+        n_fits=0,
+        settings={"random_state": seed, "cv": 5},
+    )
+
+
+STEP = [0.5] * 5 + [0.9] * 6
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "f1", "auroc", "log_loss", "v_information"])
+def test_resampled_curves_are_metrics_of_resampled_examples(metric):
+    scores = made([0.5, 0.7, 0.9], n=80, scoring=metric)
+    resampler = Resampler(scores)
+    weight = np.random.default_rng(0).integers(0, 3, size=(4, resampler.n_groups))
+    curves = resampler.curves(weight, np.array([0, 1, 0, 1])) * resampler.sign
+    for m, repeat in enumerate([0, 1, 0, 1]):
+        for layer in range(3):
+            values = []
+            for fold in range(5):
+                rows = np.flatnonzero(scores.fold[repeat] == fold)
+                copies = np.repeat(rows, weight[m, scores.groups[rows]])  # the slow way: repeat the examples
+                part = scores.decision[layer, repeat, copies][None]
+                values.append(metrics.score(metric, part, scores.labels[copies][None], 2)[0])
+            assert curves[m, layer] == pytest.approx(np.nanmean(values), abs=1e-6)
+
+
+def test_the_cross_fitted_peak_is_not_the_raw_maximum_of_a_plateau():
+    flat = made([0.8] * 40, n=200, shared=0.0)
+    found = find_depth(flat)
+    assert flat.curve.max() > 0.83  # the premise: the best of forty noisy layers
+    assert found.peak == pytest.approx(0.8, abs=0.02)
+
+
+def test_each_verdict_has_its_case_and_a_sentence():
+    low_null = np.full((39, 11), 0.55)
+    cases = {
+        "found": find_depth(made(STEP, null=low_null)),
+        "at_input": find_depth(made([0.9] * 11, null=low_null)),
+        "never": find_depth(made([0.5] * 11, null=low_null)),
+        "undefined": find_depth(made([0.8, 0.82] + [0.84] * 9, null=low_null), rule="jump"),
+        "unstable": find_depth(made(np.linspace(0.55, 0.72, 11), n=60, shared=0.2, null=low_null)),
+    }
+    for verdict, depth in cases.items():
+        assert depth.verdict == verdict, depth
+        assert depth.sentence.endswith(".")
+        json.dumps(depth.to_dict(), allow_nan=False)
+        assert (depth.number is None) == (verdict in ("never", "undefined"))
+    assert cases["found"].number == 5
+    assert cases["found"].p == 1 / 40
+    assert cases["found"].null_threshold == 0.55
+    assert str(cases["never"]) == "no layer of 10: never"
+
+
+def test_a_concept_no_better_than_its_permutations_is_never_read_however_high():
+    null = np.full((39, 11), 0.5)
+    null[:2, 3] = 0.95  # two of 39 maxima reach higher: p = 3 / 40
+    assert find_depth(made(STEP, null=null)).verdict == "never"
+    null[1, 3] = 0.5
+    assert find_depth(made(STEP, null=null)).verdict == "found"
+
+
+def test_references_are_beaten_from_a_layer_on_and_decide_no_verdict():
+    scores = made(STEP)
+    weak, strong = made([0.7], seed=0), made([0.95], seed=0)
+    depth = find_depth(scores, references={"weak": weak, "strong": strong})
+    assert depth.above == {"weak": 5, "strong": None}
+    assert depth.verdict == "found"
+    with pytest.raises(InputError, match="other examples"):
+        find_depth(scores, references={"short": made([0.7], n=100)})
+    with pytest.raises(InputError, match="score both alike"):
+        find_depth(scores, references={"other": made([0.7], scoring="auroc")})
+
+
+def test_intervals_of_a_curve_do_not_collapse_at_a_hundred_percent():
+    low, high = find_depth(made([0.5, 1.0, 1.0], n=100)).curve_interval[1]
+    assert high == pytest.approx(1.0)
+    assert 0.9 < low < 0.97  # Wilson's for 50 of 50 groups: 0.929
+
+
+def test_layers_that_did_not_converge_are_not_read():
+    scores = replace(made(STEP), converged=np.array([1.0] * 5 + [0.5] + [1.0] * 5))
+    depth = find_depth(scores)
+    assert depth.number == 6
+    assert "layers 5 did not converge" in depth.sentence
+
+
+def test_blocks_are_counted_from_one_for_the_rules_of_the_paper():
+    scores = made([0.5, 0.5, 0.5, 0.9, 0.9, 0.9, 0.9])
+    accuracy = scores.metric("accuracy").mean(1)
+    assert find_depth(scores, rule="jump").number == jumping_layer(accuracy[1:])
+    assert find_depth(scores, rule="converge").number == converging_layer(accuracy[1:])
+
+
+def test_the_centre_of_gravity_lies_where_the_gains_are():
+    depth = find_depth(made([0.5, 0.5, 0.7, 0.9, 0.9], n=2000), rule="centre")
+    assert depth.fraction * 4 == pytest.approx(2.5, abs=0.1)
+
+
+def test_rises_are_told_where_they_are():
+    assert find_depth(made(STEP)).rises == ((4, 5),)
+    assert find_depth(made([0.5] * 6)).rises == ()
+    (rise,) = find_depth(made([0.5, 0.5, 0.6, 0.7, 0.8, 0.9, 0.9], n=600)).rises
+    assert rise == (1, 5)
+
+
+def test_losses_are_read_downwards():
+    depth = find_depth(made(STEP, n=400, scoring="v_information"))
+    assert depth.number == 5
+    loss = find_depth(made(STEP, n=400, scoring="log_loss"), min_gain=0.01)
+    assert loss.number == 5
+    assert (loss.curve_interval[:, 0] < loss.curve).all()
+    assert (loss.curve_interval[:, 1] > loss.curve).all()
+
+
+def test_the_same_scores_give_the_same_depth():
+    scores = made(np.linspace(0.5, 0.9, 11))
+    assert find_depth(scores).to_dict() == find_depth(scores).to_dict()

@@ -1,5 +1,8 @@
 """Activations with a known depth: it is found; pure noise is never."""
 
+import argparse
+import importlib.util
+
 import numpy as np
 import pytest
 import torch
@@ -47,3 +50,24 @@ def test_noise_is_never_read(hidden, twins):
     assert found.verdict == "never"
     assert found.number is None
     assert str(found) == "no layer of 4: never"
+
+
+def simulation(root):
+    spec = importlib.util.spec_from_file_location("simulate_depth", root / "scripts" / "simulate_depth.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("shape", "grouping"), [("gradual", "twins"), ("humped", "singletons"), ("slow", "families")]
+)
+def test_intervals_hold_the_depth_of_the_expected_curve(root, shape, grouping):
+    # A small draw of scripts/simulate_depth.py, whose large one is where bias and coverage are measured.
+    torch.set_num_threads(1)
+    args = argparse.Namespace(
+        datasets=8, examples=300, hidden=8, wide=0, layers=9, correlation=0.7, C="0.1", seed=0
+    )
+    row = simulation(root).coverage(shape, grouping, args)
+    assert row["coverage"] >= 7 / 8  # of intervals that cover 95 %, 7 or 8 of 8 do with probability 0.94
+    assert abs(row["bias"]) <= 1
