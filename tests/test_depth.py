@@ -73,7 +73,7 @@ def test_unknown_rules_are_refused_with_the_known_ones(rule):
 def made(curve, *, n=200, scoring="balanced_accuracy", seed=0, null=None, numbers=None, shared=1.0, repeats=2):
     """Scores with a given curve: every example of a layer is right with the curve's probability.
 
-    `shared` is the chance that an example draws one luck for all layers: right at one, it is right at every better.
+    `shared` is the chance that an example has one luck for all layers: right at one, it is right at every better.
     """
     rng = np.random.default_rng(seed)
     labels, groups = np.tile([0, 1], n // 2), np.repeat(np.arange(n // 2), 2)
