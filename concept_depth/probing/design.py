@@ -156,7 +156,7 @@ class Problems:
         B, P = scale.shape
         factor = scale.new_empty(B, P, P)
         for b in range(B):
-            rows = weight[b] > 1e-3 * weight[b].max()
+            rows = weight[b] > 1e-4 * weight[b].max()
             root = self.Z[rows].mul_(weight[b, rows].sqrt_()[:, None])
             torch.mul(_lower_gram(root), scale[b] * scale[b][:, None], out=factor[b])
         diagonal = factor.diagonal(dim1=1, dim2=2)
