@@ -46,7 +46,9 @@ def test_a_concept_that_is_there_from_the_start_is_at_input():
 @pytest.mark.parametrize("hidden", [24, 400])
 @pytest.mark.parametrize("twins", [True, False])
 def test_noise_is_never_read(hidden, twins):
-    found = find_depth(score_layers(planted([0.0] * 5, hidden=hidden, twins=twins), permutations=19, repeats=1))
+    # One noise in twenty passes a test of level 0.05 (seed 0 is one); scripts/simulate_depth.py counts them.
+    acts = planted([0.0] * 5, hidden=hidden, twins=twins, seed=1)
+    found = find_depth(score_layers(acts, permutations=19, repeats=1))
     assert found.verdict == "never"
     assert found.number is None
     assert str(found) == "no layer of 4: never"

@@ -1,16 +1,18 @@
 """All fits of one layer: standardised per training part, C chosen inside it, for every label vector at once.
 
-Two ways give the same numbers. With two classes and no more features than rows, all splits are solved on one
-matrix (`masks.py`). Else a layer is fitted split by split: within a split, the real labels and their permutations
-share the matrix, so they are solved together, and the inner parts share their outer part's standardisation, which
-no example that is held out there has entered. How C is chosen is said in `plan.py`.
+The real labels and their permutations share the matrix, so they are solved together; nothing tells the solver which are
+real. With two classes and no more features than rows, all splits are solved on one matrix (`masks.py`); with
+fewer rows, each split on its own, in the coordinates of its rows' space; more than two classes split by split
+too. Inner parts keep their outer part's standardisation, which no example that is held out there has entered. How
+C is chosen: `plan.py`.
 
 Shapes: N examples, D features, K classes, S splits, M label vectors (the real one first), J penalties.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -61,8 +63,13 @@ def fit_layer(X_ND: npt.NDArray[np.floating], *plans: FitPlan, device: str = "cp
 def _fit(layer: _Layer) -> LayerFits:
     """What a plan gives at a layer."""
     plan = layer.plan
-    shared = plan.n_classes == 2 and layer.X.shape[1] <= plan.smallest
-    found = _together(layer, plan) if shared else (_one_split(layer, plan, s) for s in range(len(plan.pairs)))
+    splits = range(len(plan.pairs))
+    if plan.n_classes > 2:
+        found: Iterable[_Found] = (_several_classes(layer, plan, s) for s in splits)
+    elif layer.X.shape[1] > plan.smallest:
+        found = (_few_rows(layer, plan, s) for s in splits)
+    else:
+        found = _together(layer, plan)
     decision: list[FloatArray] = []
     null = np.empty((len(plan.labelings) - 1, len(plan.pairs)))
     penalty, fine = np.empty(len(plan.pairs)), np.empty(len(plan.pairs), bool)
@@ -85,20 +92,45 @@ def _together(layer: _Layer, plan: FitPlan) -> Iterator[_Found]:
     """All splits at once, on one matrix; what does not converge there is solved again, alone and in float64."""
     masks = plan_masks(plan, layer.X.dtype, str(layer.X.device))
     fits = MaskedFits(layer.masked, masks, plan.tol, _MAX_ITER_MASKED)
-    shape = (len(plan.pairs), len(plan.labelings))
-    if plan.C is None:
-        penalties = np.asarray(PENALTIES)[fits.choose()]
-    else:
-        penalties = np.tile([[1 / (plan.C * len(train))] for train, _ in plan.pairs], shape[1])
-    theta, converged = fits.outer(penalties)
+    penalties, theta, converged = fits.run(plan)
     layer.n_fits += fits.n_fits
     for s, (train, test) in enumerate(plan.pairs):
         decided, fine = fits.decisions(theta, s, test), converged[s]
-        again = np.flatnonzero(~fine)
-        if len(again):
-            C = 1 / (penalties[s, again] * len(train))
-            decided[again], fine[again] = _Fold(layer, train, test).decide(again, C, plan.tol)
+        if not fine.all():
+            _again(_Fold(layer, train, test), decided, penalties[s], fine)
         yield decided, penalties[s], fine
+
+
+def _few_rows(layer: _Layer, plan: FitPlan, split: int) -> _Found:
+    """One split with fewer rows than features: as `_together`, in the coordinates of its rows' space."""
+    train, test = plan.pairs[split]
+    X = layer.X[torch.as_tensor(np.concatenate([train, test]), device=layer.X.device)]
+    shift, scale = moments(X[: len(train)], plan.standardize)
+    X = (X - shift) / scale
+    Z = X @ torch.linalg.qr(X[: len(train)].T)[0]
+    place = np.full(len(layer.X), -1)
+    place[train] = np.arange(len(train))
+    inner = [[(place[part], place[held]) for part, held in plan.inner[split]]] if plan.inner else []
+    rows = np.arange(len(train) + len(test))
+    pairs = [(rows[: len(train)], rows[len(train) :])]
+    small = replace(
+        plan, labelings=plan.labelings[:, [*train, *test]], pairs=pairs, inner=inner, standardize=False
+    )
+    masks = Masks(small, Z.dtype, str(Z.device))
+    fits = MaskedFits(MaskedLayer(Z, False), masks, plan.tol, _MAX_ITER_MASKED)
+    penalties, theta, converged = fits.run(small)
+    layer.n_fits += fits.n_fits
+    decided, fine = fits.decisions(theta, 0, pairs[0][1]), converged[0]
+    if not fine.all():
+        _again(_Fold(layer, train, test), decided, penalties[0], fine)
+    return decided, penalties[0], fine
+
+
+def _again(fold: _Fold, decided: FloatArray, penalties: FloatArray, fine: npt.NDArray[np.bool_]) -> None:
+    """Solve once more, in float64 where that helps, what did not converge."""
+    left = np.flatnonzero(~fine)
+    C = 1 / (penalties[left] * len(fold.train))
+    decided[left], fine[left] = fold.decide(left, C, fold.layer.plan.tol)
 
 
 @lru_cache(maxsize=4)
@@ -107,8 +139,8 @@ def plan_masks(plan: FitPlan, dtype: torch.dtype, device: str) -> Masks:
     return Masks(plan, dtype, device)
 
 
-def _one_split(layer: _Layer, plan: FitPlan, split: int) -> _Found:
-    """One split on a matrix of its own."""
+def _several_classes(layer: _Layer, plan: FitPlan, split: int) -> _Found:
+    """One split of more than two classes."""
     train, test = plan.pairs[split]
     fold, M = _Fold(layer, train, test), len(plan.labelings)
     if plan.C is None:

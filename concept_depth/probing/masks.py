@@ -200,6 +200,16 @@ class MaskedFits:
         self._last = layer.X.new_zeros(S, masks.folds, M, P)
         self._rounds = self.n_fits = 0
 
+    def run(self, plan: FitPlan) -> tuple[FloatArray, Tensor, npt.NDArray[np.bool_]]:
+        """Choose penalties unless the plan fixes C, and fit: λ (S, M), parameters (S, M, P), convergence (S, M)."""
+        if plan.C is None:
+            penalties = np.asarray(PENALTIES)[self.choose()]
+        else:
+            fixed = [[1 / (plan.C * len(train))] for train, _ in plan.pairs]
+            penalties = np.tile(fixed, len(plan.labelings))
+        theta, converged = self.outer(penalties)
+        return penalties, theta, converged
+
     def choose(self) -> IntArray:
         """(S, M) index into PENALTIES. Inner parts keep their outer part's standardisation, which no example that
         is held out there has entered.
