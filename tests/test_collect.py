@@ -106,7 +106,8 @@ def test_some_layers_equal_the_same_layers_of_all():
     every = collect(subject, sentences())
     some = collect(subject, sentences(), layers=[2, "resid_post.1"])
     assert some.names == ("resid_post.1", "resid_post.2")
-    np.testing.assert_array_equal(some[2], every[2])
+    # The last wanted block computes its MLP for the rows that are read alone; products of other shapes round otherwise.
+    np.testing.assert_allclose(some[2], every[2], rtol=0, atol=2e-6 * np.abs(every[2]).max())
     with pytest.raises(InputError, match="no layer 9"):
         collect(subject, sentences(), layers=[9])
 
