@@ -32,6 +32,8 @@ _HOME = {
     "LogisticProbe": "probing.probe",
     "MassMeanProbe": "probing.probe",
     "separability": "probing.separability",
+    "solve_logistic": "probing.logistic",
+    "direction_cosines": "probing.directions",
     "find_depth": "depth",
     "Depth": "depth",
     "Comparison": "comparison",
