@@ -158,7 +158,7 @@ class Problems:
         for b in range(B):
             rows = weight[b] > 1e-4 * weight[b].max()
             root = self.Z[rows].mul_(weight[b, rows].sqrt_()[:, None])
-            torch.mul(_lower_gram(root), scale[b] * scale[b][:, None], out=factor[b])
+            torch.mul(lower_gram(root), scale[b] * scale[b][:, None], out=factor[b])
         diagonal = factor.diagonal(dim1=1, dim2=2)
         # The jitter is float32's rounding of a matrix whose entries are about 1 in these coordinates.
         diagonal += self.penalty * scale.square() + 1e-6
@@ -179,7 +179,7 @@ class Hessians:
         return self if self.factor.shape[0] == 1 else Hessians(self.factor[mask], self.scale[mask])
 
 
-def _lower_gram(A: Tensor, blocks: int = 3) -> Tensor:
+def lower_gram(A: Tensor, blocks: int = 3) -> Tensor:
     """The lower triangle of A'A, by blocks of columns: a third less work than the whole product.
 
     numpy would do it in half, but its threads and torch's then fight for the cores after each call.

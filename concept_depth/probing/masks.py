@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, linalg
 from torch.nn.functional import softplus
 
+from concept_depth.probing.design import lower_gram
 from concept_depth.probing.lbfgs import minimise
 from concept_depth.probing.plan import PENALTIES, TOL_INNER, Choice, FitPlan
 
@@ -66,7 +67,8 @@ class MaskedLayer:
         for t, train in enumerate(trains):
             member[t, torch.as_tensor(train)] = 1.0 / len(train)
         member = member.to(X64.device)
-        squares = member @ X64.square() - (member @ X64).square()
+        mean = member @ X64
+        squares = member @ X64.square() - mean.square()
         if self.standardize is False:
             squares = torch.ones_like(squares)
         elif self.standardize == "scale":
@@ -78,14 +80,17 @@ class MaskedLayer:
     def inverse(self, penalty: float) -> Tensor:
         """(P, P): inverse of the whole sample's Hessian at zero."""
         if self._gram is None:
-            self._gram = self.X.T @ self.X / (4 * self.X.shape[0])
+            self._gram = lower_gram(self.X) / (4 * self.X.shape[0])
         if penalty not in self._inverses:
             self._inverses[penalty] = _inverse(self._gram, penalty)
         return self._inverses[penalty]
 
 
 def _inverse(gram: Tensor, penalty: float) -> Tensor:
-    """Inverse of gram + λ I (not for the intercept); a multiple of the identity should rounding forbid it."""
+    """Inverse of gram + λ I (not for the intercept), of which the lower triangle is read.
+
+    A multiple of the identity should rounding forbid it.
+    """
     hessian = gram.clone()
     diagonal = hessian.diagonal()
     diagonal[:-1] += penalty
@@ -178,7 +183,7 @@ class _Part:
     which: Tensor
     weight: Tensor
     sign: Tensor
-    squares: Tensor
+    ridge: Tensor  # λ d²
     theta: Tensor | None  # where they start
     held: Tensor | None
 
@@ -229,14 +234,13 @@ class MaskedFits:
         """Solve λ for all that walk; (S, M) inner log-loss, NaN for the others."""
         walking = self.choice.walking
         loss = np.full(walking.shape, np.nan)
-        parts = [self._inner_part(s, walking[s], before is None) for s in np.flatnonzero(walking.any(1)).tolist()]
-        wide = sum(len(part.weight) for part in parts) > _NARROW
+        parts = self._inner_parts(penalty, walking, before is None)
+        wide = _size(parts) > _NARROW
         ahead = 0.0 if before is None else before - penalty
         left = self._pass(parts, penalty, ahead, _WIDE_ROUNDS if wide else self.max_iter, loss)
         if left.any():
             # What takes more rounds, as real labels do, is gathered from all splits, and begins where it stands.
-            parts = [self._inner_part(s, left[s], False) for s in np.flatnonzero(left.any(1)).tolist()]
-            self._pass(parts, penalty, 0.0, self.max_iter, loss)
+            self._pass(self._inner_parts(penalty, left, False), penalty, 0.0, self.max_iter, loss)
         return loss
 
     def _pass(
@@ -244,16 +248,15 @@ class MaskedFits:
     ) -> npt.NDArray[np.bool_]:
         """Solve inner problems, write their solutions and losses; (S, M) which did not converge."""
         left = np.zeros(loss.shape, bool)
-        inverse = self.layer.inverse(penalty)
         for X, batch in self._batches(parts):
             whole = _joined(batch)
             start = whole.theta
-            if X is self.layer.X and start is not None and (ahead == 0 or self._rounds >= _HARD):
-                inverse = self._local_inverse(batch, penalty)
+            local = X is self.layer.X and start is not None and (ahead == 0 or self._rounds >= _HARD)
+            inverse = self._local_inverse(batch, penalty) if local else self.layer.inverse(penalty)
             if start is not None and ahead:
                 # To first order in λ: where the last solution's gradient vanished, only the penalty's changes.
-                start = start + (ahead * whole.squares * start) @ inverse
-            problems, x, fine = self._solve(X, whole, penalty, start, inverse, TOL_INNER, max_iter)
+                start = start + (ahead / penalty * whole.ridge * start) @ inverse
+            problems, x, fine = self._solve(X, whole, start, inverse, TOL_INNER, max_iter)
             total = problems.held_at(x)
             begin = 0
             for part in batch:
@@ -277,15 +280,12 @@ class MaskedFits:
         """
         theta = self.layer.X.new_zeros(*penalties.shape, self.layer.X.shape[1])
         converged = np.zeros(penalties.shape, bool)
-        for penalty in np.unique(penalties).tolist():
-            wanted = penalties == penalty
-            parts = [self._outer_part(s, wanted[s]) for s in np.flatnonzero(wanted.any(1)).tolist()]
-            inverse = self.layer.inverse(penalty)
+        for penalty, parts in self._outer_parts(penalties):
             for X, batch in self._batches(parts):
-                if X is self.layer.X and batch[0].theta is not None:
-                    inverse = self._local_inverse(batch, penalty)
+                local = X is self.layer.X and batch[0].theta is not None
+                inverse = self._local_inverse(batch, penalty) if local else self.layer.inverse(penalty)
                 whole = _joined(batch)
-                _, x, fine = self._solve(X, whole, penalty, whole.theta, inverse, self.tol, self.max_iter)
+                _, x, fine = self._solve(X, whole, whole.theta, inverse, self.tol, self.max_iter)
                 begin = 0
                 for part in batch:
                     here = slice(begin, begin + len(part.weight))
@@ -299,30 +299,55 @@ class MaskedFits:
         X = self.layer.X[torch.as_tensor(test, device=theta.device)]
         return np.asarray((theta[split] @ X.T).double().cpu().numpy())
 
-    def _inner_part(self, split: int, walking: npt.NDArray[np.bool_], first: bool) -> _Part:
-        masks, folds = self.masks, self.masks.folds
-        which = torch.as_tensor(np.flatnonzero(walking), device=self._last.device)
-        k = len(which)
-        return _Part(
-            split,
-            which,
-            masks.weight[split].repeat_interleave(k, 0),
-            masks.sign[split][which].repeat(folds, 1),
-            self.squares[split].expand(folds * k, -1),
-            None if first else self._last[split][:, which].reshape(folds * k, -1),
-            masks.held[split].repeat_interleave(k, 0),
-        )
+    def _inner_parts(self, penalty: float, walking: npt.NDArray[np.bool_], first: bool) -> list[_Part]:
+        """The inner problems of those that are walking (S, M), a part a split."""
+        masks, folds, parts = self.masks, self.masks.folds, []
+        for split in np.flatnonzero(walking.any(1)).tolist():
+            which = torch.as_tensor(np.flatnonzero(walking[split]), device=self._last.device)
+            k = len(which)
+            part = _Part(
+                split,
+                which,
+                masks.weight[split].repeat_interleave(k, 0),
+                masks.sign[split][which].repeat(folds, 1),
+                (penalty * self.squares[split]).expand(folds * k, -1),
+                None if first else self._last[split][:, which].reshape(folds * k, -1),
+                masks.held[split].repeat_interleave(k, 0),
+            )
+            parts.append(part)
+        return parts
 
-    def _outer_part(self, split: int, wanted: npt.NDArray[np.bool_]) -> _Part:
+    def _outer_parts(self, penalties: FloatArray) -> Iterator[tuple[float, list[_Part]]]:
+        """The outer problems with the λ that preconditions them: a λ of many problems alone, others together.
+
+        A preconditioner for another λ costs a few problems less than one more preconditioner does.
+        """
+        few: list[_Part] = []
+        logs: list[float] = []
+        for penalty in np.unique(penalties).tolist():
+            wanted = penalties == penalty
+            parts = [self._outer_part(s, wanted[s], penalty) for s in np.flatnonzero(wanted.any(1)).tolist()]
+            if _size(parts) > _NARROW:
+                yield penalty, parts
+                continue
+            if few and _size(few) + _size(parts) > _NARROW:
+                yield float(np.exp(np.mean(logs))), few
+                few, logs = [], []
+            few += parts
+            logs.append(np.log(penalty))
+        if few:
+            yield float(np.exp(np.mean(logs))), few
+
+    def _outer_part(self, split: int, wanted: npt.NDArray[np.bool_], penalty: float) -> _Part:
         which = torch.as_tensor(np.flatnonzero(wanted), device=self._last.device)
         sign = self.masks.sign[split][which]
         start = None if self._start is None else self._start[split][which]
-        squares = self.squares[split].expand(len(which), -1)
-        return _Part(split, which, torch.full_like(sign, 1 / sign.shape[1]), sign, squares, start, None)
+        ridge = (penalty * self.squares[split]).expand(len(which), -1)
+        return _Part(split, which, torch.full_like(sign, 1 / sign.shape[1]), sign, ridge, start, None)
 
     def _batches(self, parts: Sequence[_Part]) -> Iterator[tuple[Tensor, list[_Part]]]:
         """Parts with the matrix they are solved on: few problems together on all rows, many split by split."""
-        if sum(len(part.weight) for part in parts) > _NARROW:
+        if _size(parts) > _NARROW:
             for part in parts:
                 yield self.layer.X[self.masks.rows[part.split]], [part]
             return
@@ -333,7 +358,6 @@ class MaskedFits:
         self,
         X: Tensor,
         part: _Part,
-        penalty: float,
         start: Tensor | None,
         inverse: Tensor,
         tol: float,
@@ -342,7 +366,7 @@ class MaskedFits:
         """The problems, their solutions (B, P), and whether they converged."""
         if start is None:
             start = -(0.5 * (part.weight * part.sign) @ X) @ inverse  # Newton's step from zero
-        problems = _Problems(X, part.weight, penalty * part.squares, part.sign, inverse, part.held)
+        problems = _Problems(X, part.weight, part.ridge, part.sign, inverse, part.held)
         found = minimise(problems, start, tol=tol, max_iter=max_iter, memory=_MEMORY, noise=1e-6)
         self.n_fits += len(start)
         self._rounds = int(found.n_iter.max())
@@ -355,10 +379,14 @@ class MaskedFits:
             assert part.theta is not None
             p = torch.sigmoid(part.theta @ X.T)
             curved += (p * (1 - p) * part.weight).sum(0)
-        curved /= sum(len(part.weight) for part in parts)
+        curved /= _size(parts)
         rows = curved > 1e-3 * curved.max()
         root = X[rows] * curved[rows].sqrt()[:, None]
-        return _inverse(root.T @ root, penalty)
+        return _inverse(lower_gram(root), penalty)
+
+
+def _size(parts: Sequence[_Part]) -> int:
+    return sum(len(part.weight) for part in parts)
 
 
 def _joined(parts: Sequence[_Part]) -> _Part:
@@ -370,7 +398,7 @@ def _joined(parts: Sequence[_Part]) -> _Part:
         tensors = [getattr(part, name) for part in parts]
         return None if tensors[0] is None else torch.cat(tensors)
 
-    names = ("weight", "sign", "squares", "theta", "held")
+    names = ("weight", "sign", "ridge", "theta", "held")
     return _Part(-1, parts[0].which, **{name: together(name) for name in names})  # type: ignore[arg-type]
 
 
