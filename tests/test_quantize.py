@@ -30,29 +30,34 @@ def distance(a, b):
 
 def plain_with_same_weights(quantised, original):
     """The original network with the numbers that the quantised layers stand for."""
-    functional = pytest.importorskip("bitsandbytes").functional
+    from bitsandbytes import functional
+
     network = copy.deepcopy(original)
     for name, part in quantised.module.named_modules():
         if hasattr(getattr(part, "weight", None), "quant_state"):
             weight = functional.dequantize_4bit(part.weight.data, part.weight.quant_state)
-        elif getattr(getattr(part, "state", None), "SCB", None) is not None:
-            weight = part.state.CB.float() * part.state.SCB[:, None] / 127
+        elif getattr(getattr(part, "weight", None), "SCB", None) is not None:
+            weight = part.weight.CB.float() * part.weight.SCB[:, None] / 127
         else:
             continue
         network.model.get_submodule(name).weight.data = weight.float()
     return network
 
 
-# Four-bit weights are multiplied as the numbers they stand for; int8 rounds what it multiplies them with, too.
-@pytest.mark.parametrize(("kind", "rounding"), [("int8", 0.1), ("int4", 1e-4), ("nf4", 1e-4)])
-def test_a_quantised_language_model_computes_with_rounded_weights(kind, rounding):
-    pytest.importorskip("bitsandbytes")
+@pytest.mark.parametrize("kind", ["int8", "int4", "nf4"])
+def test_a_quantised_language_model_computes_with_rounded_weights(kind):
+    functional = pytest.importorskip("bitsandbytes").functional
+    # Four-bit weights are multiplied as the numbers they stand for; int8 rounds what it multiplies them with, too.
+    # On processors with bfloat16 products bitsandbytes multiplies in these: three digits, a few products a block.
+    rounding = 0.1 if kind == "int8" else 0.05 if functional.has_avx512bf16() else 1e-4
     network = model()
     subject = from_model(network, word_tokenizer())
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     quantised = quantize(subject, kind)
+    # Before the first pass, at which bitsandbytes may repack its weights for the processor.
+    plain = plain_with_same_weights(quantised, network)
     acts = collect(quantised, concept(), prefix_sharing=False)
-    rounded = collect(from_model(plain_with_same_weights(quantised, network), word_tokenizer()), concept())
+    rounded = collect(from_model(plain, word_tokenizer()), concept())
     assert distance(acts, rounded) < rounding
     # Premise: the weights were rounded, and nothing of the original was.
     assert distance(rounded, collect(subject, concept())) > 1e-3

@@ -23,7 +23,8 @@ from torch import Tensor
 from concept_depth.probing import metrics
 from concept_depth.probing.design import Design, eigenvectors
 from concept_depth.probing.logistic import fit_path
-from concept_depth.probing.masks import MaskedFits, MaskedLayer, Masks
+from concept_depth.probing.masked_layer import MaskedLayer
+from concept_depth.probing.masks import MaskedFits, Masks
 from concept_depth.probing.multinomial import fit_multinomial
 from concept_depth.probing.plan import (
     PENALTIES,

@@ -7,7 +7,7 @@ nothing is approximated, and all problems of one λ share a preconditioner, the 
 Hessian at zero. For problems in more features than a training part has rows this is no gain, and `fits.py` takes
 its other way.
 
-In mean form, problem b minimises Σ_i a_bi log(1 + exp(−s_bi (x_i · v + c))) + ½ λ Σ_j d_bj² v_j², Σ_i a_bi = 1.
+The objective in mean form stands in `masked_layer.py`.
 
 Shapes: N rows, P parameters (D features and the intercept, last), S splits, I inner folds, M label vectors, B
 problems.
@@ -21,11 +21,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, linalg
-from torch.nn.functional import softplus
+from torch import Tensor
 
 from concept_depth.probing.design import lower_gram
 from concept_depth.probing.lbfgs import minimise
+from concept_depth.probing.masked_layer import MaskedLayer, WeightedProblems, inverse_hessian
 from concept_depth.probing.plan import PENALTIES, TOL_INNER, Choice, FitPlan
 
 IntArray = npt.NDArray[np.int64]
@@ -35,120 +35,6 @@ _MEMORY = 6
 _NARROW = 200  # problems that are solved together on all rows; more are solved split by split on their rows
 _WIDE_ROUNDS = 3  # evaluations after which the problems of a split that are left wait for those of the others
 _HARD = 8  # rounds from which the next λ gets a preconditioner at its starting point
-
-
-class MaskedLayer:
-    """One layer's matrix, standardised over all rows, with a last column of ones.
-
-    Attributes:
-        X: (N, P).
-    """
-
-    def __init__(self, X: Tensor, standardize: bool | str) -> None:
-        """Standardise `X` (N, D), whose columns have mean 0."""
-        X64 = X.double()
-        deviation = X64.square().mean(0).sqrt()
-        rounding = 10 * torch.finfo(X.dtype).eps * X64.abs().amax(0)
-        scale = torch.where(deviation > rounding, deviation, 1.0)
-        if standardize is False:
-            scale = torch.ones_like(scale)
-        elif standardize == "scale":
-            total = deviation.square().mean().sqrt()
-            scale = torch.where(total > 0, total, 1.0).expand(scale.shape)
-        self.standardize = standardize
-        self.X = torch.cat([(X64 / scale).to(X.dtype), torch.ones_like(X[:, :1])], 1)
-        self._gram: Tensor | None = None
-        self._inverses: dict[float, Tensor] = {}
-
-    def squares(self, trains: Sequence[IntArray]) -> Tensor:
-        """(S, P): squared deviations d² of training parts, 0 for the intercept; 1 for constant features."""
-        X64 = self.X.double()
-        member = torch.zeros(len(trains), len(X64), dtype=torch.float64)
-        for t, train in enumerate(trains):
-            member[t, torch.as_tensor(train)] = 1.0 / len(train)
-        member = member.to(X64.device)
-        mean = member @ X64
-        squares = member @ X64.square() - mean.square()
-        if self.standardize is False:
-            squares = torch.ones_like(squares)
-        elif self.standardize == "scale":
-            squares[:] = squares[:, :-1].mean(1, keepdim=True)
-        squares = torch.where(squares > 1e-10, squares, 1.0)
-        squares[:, -1] = 0.0
-        return squares.to(self.X.dtype)
-
-    def inverse(self, penalty: float) -> Tensor:
-        """(P, P): inverse of the whole sample's Hessian at zero."""
-        if self._gram is None:
-            self._gram = lower_gram(self.X) / (4 * self.X.shape[0])
-        if penalty not in self._inverses:
-            self._inverses[penalty] = _inverse(self._gram, penalty)
-        return self._inverses[penalty]
-
-
-def _inverse(gram: Tensor, penalty: float) -> Tensor:
-    """Inverse of gram + λ I (not for the intercept), of which the lower triangle is read.
-
-    A multiple of the identity should rounding forbid it.
-    """
-    hessian = gram.clone()
-    diagonal = hessian.diagonal()
-    diagonal[:-1] += penalty
-    diagonal += 1e-6 * diagonal.mean()
-    factor, failed = torch.linalg.cholesky_ex(hessian)
-    if bool(failed):
-        return torch.eye(len(gram), dtype=gram.dtype, device=gram.device) / diagonal.mean()
-    return torch.cholesky_inverse(factor)
-
-
-class _Problems:
-    """Logistic problems of one λ on one matrix, as `lbfgs.minimise` takes them.
-
-    Rows of weight 0 are evaluated too, so the loss on the held-out rows comes with the objective: `held_at` gives
-    it for points that were evaluated last, and computes it for others.
-    """
-
-    def __init__(
-        self, X: Tensor, weight: Tensor, penalty: Tensor, minus_sign: Tensor, inverse: Tensor, held: Tensor | None
-    ) -> None:
-        self.X, self.X_T, self.inverse = X, X.T, inverse
-        self.weight, self.penalty, self.minus_sign, self.held = weight, penalty, minus_sign, held
-        self.all = (minus_sign, held)
-        self.index = torch.arange(len(weight), device=X.device)
-        self.point = torch.full_like(penalty, torch.nan)
-        self.loss = torch.zeros_like(penalty[:, 0])
-
-    def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Objective in float64 and gradient."""
-        margin = torch.mm(x, self.X_T).mul_(self.minus_sign)
-        losses = softplus(margin)
-        penalised = self.penalty * x
-        objective = linalg.vecdot(losses, self.weight).double() + 0.5 * linalg.vecdot(penalised, x)
-        if self.held is not None:
-            self.point[self.index] = x
-            self.loss[self.index] = linalg.vecdot(losses, self.held)
-        pull = margin.sigmoid_().mul_(self.weight).mul_(self.minus_sign)
-        return objective, torch.addmm(penalised, pull, self.X)
-
-    def precondition(self, g: Tensor) -> Tensor:
-        """The shared inverse Hessian times g."""
-        return g @ self.inverse
-
-    def keep(self, mask: Tensor) -> None:
-        """Forget the problems outside `mask`."""
-        self.weight, self.penalty, self.minus_sign = self.weight[mask], self.penalty[mask], self.minus_sign[mask]
-        self.held = None if self.held is None else self.held[mask]
-        self.index = self.index[mask]
-
-    def held_at(self, x: Tensor) -> Tensor:
-        """(B,) summed loss on the held-out rows at the points x of all problems."""
-        minus_sign, held = self.all
-        assert held is not None
-        other = (self.point != x).any(1).nonzero()[:, 0]
-        if len(other):
-            margin = torch.mm(x[other], self.X_T).mul_(minus_sign[other])
-            self.loss[other] = linalg.vecdot(softplus(margin), held[other])
-        return self.loss.double()
 
 
 class Masks:
@@ -362,11 +248,11 @@ class MaskedFits:
         inverse: Tensor,
         tol: float,
         max_iter: int,
-    ) -> tuple[_Problems, Tensor, Tensor]:
+    ) -> tuple[WeightedProblems, Tensor, Tensor]:
         """The problems, their solutions (B, P), and whether they converged."""
         if start is None:
             start = -(0.5 * (part.weight * part.sign) @ X) @ inverse  # Newton's step from zero
-        problems = _Problems(X, part.weight, part.ridge, part.sign, inverse, part.held)
+        problems = WeightedProblems(X, part.weight, part.ridge, part.sign, inverse, part.held)
         found = minimise(problems, start, tol=tol, max_iter=max_iter, memory=_MEMORY, noise=1e-6)
         self.n_fits += len(start)
         self._rounds = int(found.n_iter.max())
@@ -382,7 +268,7 @@ class MaskedFits:
         curved /= _size(parts)
         rows = curved > 1e-3 * curved.max()
         root = X[rows] * curved[rows].sqrt()[:, None]
-        return _inverse(lower_gram(root), penalty)
+        return inverse_hessian(lower_gram(root), penalty)
 
 
 def _size(parts: Sequence[_Part]) -> int:

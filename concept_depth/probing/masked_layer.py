@@ -1,0 +1,135 @@
+"""One layer's matrix, and logistic problems on weighted rows of it, as `masks.py` solves them.
+
+In mean form, problem b minimises Σ_i a_bi log(1 + exp(−s_bi (x_i · v + c))) + ½ λ Σ_j d_bj² v_j², Σ_i a_bi = 1,
+d being the deviations of its training part.
+
+Shapes: N rows, P parameters (D features and the intercept, last), S splits, B problems.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, linalg
+from torch.nn.functional import softplus
+
+from concept_depth.probing.design import lower_gram
+
+IntArray = npt.NDArray[np.int64]
+
+
+class MaskedLayer:
+    """One layer's matrix, standardised over all rows, with a last column of ones.
+
+    Attributes:
+        X: (N, P).
+    """
+
+    def __init__(self, X: Tensor, standardize: bool | str) -> None:
+        """Standardise `X` (N, D), whose columns have mean 0."""
+        X64 = X.double()
+        deviation = X64.square().mean(0).sqrt()
+        rounding = 10 * torch.finfo(X.dtype).eps * X64.abs().amax(0)
+        scale = torch.where(deviation > rounding, deviation, 1.0)
+        if standardize is False:
+            scale = torch.ones_like(scale)
+        elif standardize == "scale":
+            total = deviation.square().mean().sqrt()
+            scale = torch.where(total > 0, total, 1.0).expand(scale.shape)
+        self.standardize = standardize
+        self.X = torch.cat([(X64 / scale).to(X.dtype), torch.ones_like(X[:, :1])], 1)
+        self._gram: Tensor | None = None
+        self._inverses: dict[float, Tensor] = {}
+
+    def squares(self, trains: Sequence[IntArray]) -> Tensor:
+        """(S, P): squared deviations d² of training parts, 0 for the intercept; 1 for constant features."""
+        X64 = self.X.double()
+        member = torch.zeros(len(trains), len(X64), dtype=torch.float64)
+        for t, train in enumerate(trains):
+            member[t, torch.as_tensor(train)] = 1.0 / len(train)
+        member = member.to(X64.device)
+        mean = member @ X64
+        squares = member @ X64.square() - mean.square()
+        if self.standardize is False:
+            squares = torch.ones_like(squares)
+        elif self.standardize == "scale":
+            squares[:] = squares[:, :-1].mean(1, keepdim=True)
+        squares = torch.where(squares > 1e-10, squares, 1.0)
+        squares[:, -1] = 0.0
+        return squares.to(self.X.dtype)
+
+    def inverse(self, penalty: float) -> Tensor:
+        """(P, P): inverse of the whole sample's Hessian at zero."""
+        if self._gram is None:
+            self._gram = lower_gram(self.X) / (4 * self.X.shape[0])
+        if penalty not in self._inverses:
+            self._inverses[penalty] = inverse_hessian(self._gram, penalty)
+        return self._inverses[penalty]
+
+
+def inverse_hessian(gram: Tensor, penalty: float) -> Tensor:
+    """Inverse of gram + λ I (not for the intercept), of which the lower triangle is read.
+
+    A multiple of the identity should rounding forbid it.
+    """
+    hessian = gram.clone()
+    diagonal = hessian.diagonal()
+    diagonal[:-1] += penalty
+    diagonal += 1e-6 * diagonal.mean()
+    factor, failed = torch.linalg.cholesky_ex(hessian)
+    if bool(failed):
+        return torch.eye(len(gram), dtype=gram.dtype, device=gram.device) / diagonal.mean()
+    return torch.cholesky_inverse(factor)
+
+
+class WeightedProblems:
+    """Logistic problems of one λ on one matrix, as `lbfgs.minimise` takes them.
+
+    Rows of weight 0 are evaluated too, so the loss on the held-out rows comes with the objective: `held_at` gives
+    it for points that were evaluated last, and computes it for others.
+    """
+
+    def __init__(
+        self, X: Tensor, weight: Tensor, penalty: Tensor, minus_sign: Tensor, inverse: Tensor, held: Tensor | None
+    ) -> None:
+        self.X, self.X_T, self.inverse = X, X.T, inverse
+        self.weight, self.penalty, self.minus_sign, self.held = weight, penalty, minus_sign, held
+        self.all = (minus_sign, held)
+        self.index = torch.arange(len(weight), device=X.device)
+        self.point = torch.full_like(penalty, torch.nan)
+        self.loss = torch.zeros_like(penalty[:, 0])
+
+    def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Objective in float64 and gradient."""
+        margin = torch.mm(x, self.X_T).mul_(self.minus_sign)
+        losses = softplus(margin)
+        penalised = self.penalty * x
+        objective = linalg.vecdot(losses, self.weight).double() + 0.5 * linalg.vecdot(penalised, x)
+        if self.held is not None:
+            self.point[self.index] = x
+            self.loss[self.index] = linalg.vecdot(losses, self.held)
+        pull = margin.sigmoid_().mul_(self.weight).mul_(self.minus_sign)
+        return objective, torch.addmm(penalised, pull, self.X)
+
+    def precondition(self, g: Tensor) -> Tensor:
+        """The shared inverse Hessian times g."""
+        return g @ self.inverse
+
+    def keep(self, mask: Tensor) -> None:
+        """Forget the problems outside `mask`."""
+        self.weight, self.penalty, self.minus_sign = self.weight[mask], self.penalty[mask], self.minus_sign[mask]
+        self.held = None if self.held is None else self.held[mask]
+        self.index = self.index[mask]
+
+    def held_at(self, x: Tensor) -> Tensor:
+        """(B,) summed loss on the held-out rows at the points x of all problems."""
+        minus_sign, held = self.all
+        assert held is not None
+        other = (self.point != x).any(1).nonzero()[:, 0]
+        if len(other):
+            margin = torch.mm(x[other], self.X_T).mul_(minus_sign[other])
+            self.loss[other] = linalg.vecdot(softplus(margin), held[other])
+        return self.loss.double()
