@@ -50,6 +50,16 @@ def from_main(value: T) -> T:
     return result
 
 
+def from_all(value: T) -> list[T]:
+    """Every process's value of something small, by rank, in every process."""
+    if size() == 1:
+        return [value]
+    from accelerate.utils import gather_object
+
+    gathered: list[T] = gather_object([value])
+    return gathered
+
+
 def share(costs: Sequence[float], *, processes: int | None = None, process: int | None = None) -> list[int]:
     """The indices of this process's part of a job, in rising order.
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from concept_depth import processes
 from concept_depth.activations import Activations
 from concept_depth.errors import InputError
 from concept_depth.probing import leaks, metrics, nulls
@@ -46,6 +47,9 @@ def score_layers(
     device: str = "auto",
 ) -> LayerScores:
     """Score a logistic probe on every layer, on examples whose groups it has not seen.
+
+    Under `torchrun` or `accelerate launch` every process must call this: each scores its share of the layers, and
+    all return the whole.
 
     Args:
         acts: activations with labels and groups; one layer at a time is held in memory.
@@ -187,7 +191,7 @@ class _Scoring:
         self.decision = np.full((L, R, N) if K == 2 else (L, R, N, K), np.nan, np.float32)
         self.null_curves, self.C_chosen = np.empty((P, L)), np.empty((L, S))
         self.converged, self.at_edge, self.naive_curve = np.empty(L), np.empty(L), np.empty(L)
-        self.separable: list[dict[str, Any]] = []
+        self.separable: dict[int, dict[str, Any]] = {}
         self.n_fits = 0
 
     def _inner(self, train: IntArray, rng: np.random.Generator) -> list[tuple[IntArray, IntArray]]:
@@ -201,21 +205,36 @@ class _Scoring:
         return inner_pairs(self.labels, self.groups, train, INNER_FOLDS, rng)
 
     def run(self, progress: Progress) -> LayerScores:
-        for index, name in enumerate(self.acts.names):
-            self._layer(index, name)
+        """Score this process's share of the layers, and take the others from those who scored them."""
+        mine = processes.share([1.0] * len(self.acts.names))
+        for done, index in enumerate(mine, start=1):
+            self._layer(index)
             if callable(progress):
-                progress(index + 1, len(self.acts.names))
+                progress(done, len(mine))
             elif progress:
-                print(
-                    f"\rprobing layer {index + 1} of {len(self.acts.names)}", end="", file=sys.stderr, flush=True
-                )
+                print(f"\rprobing layer {done} of {len(mine)}", end="", file=sys.stderr, flush=True)
         if progress is True:
             print(file=sys.stderr)
+        self._exchange(mine)
         return self._result()
 
-    def _layer(self, index: int, name: str) -> None:
+    def _exchange(self, mine: list[int]) -> None:
+        """Fill in what other processes scored."""
+        by_layer: list[npt.NDArray[np.floating[Any]]] = [
+            *self.per_fold.values(), self.decision, self.null_curves.T, self.C_chosen, self.converged,
+            self.at_edge, self.naive_curve,
+        ]  # fmt: skip
+        parts = processes.from_all((mine, [array[mine] for array in by_layer], self.separable, self.n_fits))
+        for theirs, arrays, _, _ in parts:
+            for array, rows in zip(by_layer, arrays, strict=True):
+                array[theirs] = rows
+        self.separable = {index: found for _, _, separable, _ in parts for index, found in separable.items()}
+        self.n_fits = sum(n_fits for _, _, _, n_fits in parts)
+
+    def _layer(self, index: int) -> None:
         from concept_depth.probing.fits import fit_layer
 
+        name = self.acts.names[index]
         X_ND = np.asarray(self.acts[name])
         if not np.isfinite(X_ND).all():
             raise InputError(
@@ -237,7 +256,7 @@ class _Scoring:
         if self.splits.in_sample and K == 2:
             from concept_depth.probing.separability import separability
 
-            self.separable.append(separability(X_ND, self.labels).to_dict())
+            self.separable[index] = separability(X_ND, self.labels).to_dict()
 
     def _result(self) -> LayerScores:
         scoring = self.settings["scoring"]
@@ -266,7 +285,7 @@ class _Scoring:
             settings={**self.settings, "splits": self.splits.kind},
             audit={**audit, "naive_curve": curve, "naive_C": 1.0},
             provenance=dict(self.acts.provenance),
-            separable=tuple(self.separable),
+            separable=tuple(found for _, found in sorted(self.separable.items())),
         )
 
 
