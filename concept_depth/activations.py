@@ -6,6 +6,7 @@ differ in width, and each is read only when asked for, so that one layer of a la
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -133,21 +134,24 @@ class Activations(Mapping[str, FloatMatrix]):
             classes: names of the sorted distinct labels; by default their `str`.
             numbers: numbers of the layers; by default 0 … L − 1.
             total: what the numbers are counted against; by default the last number.
-            provenance: recorded as given.
+            provenance: recorded as given, with numpy's numbers as plain ones.
 
         Raises:
-            InputError: no layer, lengths that differ, a matrix that is not finite, fewer than two classes.
+            InputError: no layer, lengths that differ, a matrix that is not finite, fewer than two classes, a
+                provenance that is no JSON.
         """
         named = dict(layers) if isinstance(layers, Mapping) else {str(i): m for i, m in enumerate(layers)}
         matrices = {str(name): _as_matrix(str(name), matrix) for name, matrix in named.items()}
         if not matrices:
             raise InputError("there is no layer; give at least one matrix of shape (examples, hidden)")
-        found, encoded = np.unique(np.asarray(labels), return_inverse=True)
+        found, encoded = np.unique(_as_list("labels", labels), return_inverse=True)
         n = len(encoded)
         for name, matrix in matrices.items():
             if len(matrix) != n:
                 raise InputError(f"layer {name!r} has {len(matrix)} rows but there are {n} labels")
-        group_numbers = np.arange(n) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+        group_numbers = (
+            np.arange(n) if groups is None else np.unique(_as_list("groups", groups), return_inverse=True)[1]
+        )
         if len(group_numbers) != n:
             raise InputError(f"there are {len(group_numbers)} groups for {n} labels; give one for each example")
         names = tuple(str(label) for label in found) if classes is None else tuple(classes)
@@ -167,7 +171,7 @@ class Activations(Mapping[str, FloatMatrix]):
             labels=encoded.astype(np.int64),
             classes=names,
             groups=group_numbers.astype(np.int64),
-            provenance=dict(provenance or {}),
+            provenance=_as_plain(provenance or {}),
         )
 
     def save(self, path: str | Path) -> None:
@@ -232,6 +236,28 @@ def as_numpy(tensor: Any) -> npt.NDArray[Any]:
         tensor = tensor.float()
     array: npt.NDArray[Any] = tensor.numpy()
     return array
+
+
+def _as_list(name: str, values: npt.ArrayLike) -> npt.NDArray[Any]:
+    array = as_numpy(values) if hasattr(values, "detach") else np.asarray(values)
+    if array.ndim != 1:
+        raise InputError(f"the {name} have shape {array.shape}; give a flat list with one for each example")
+    return array
+
+
+def _as_plain(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.generic | np.ndarray):
+            return value.tolist()
+        raise TypeError(f"{type(value).__name__} is none of them")
+
+    try:
+        made: dict[str, Any] = json.loads(json.dumps(dict(provenance), default=plain))
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"provenance must hold numbers, texts, lists and mappings ({error}); leave the rest out"
+        ) from error
+    return made
 
 
 def _as_matrix(name: str, matrix: npt.ArrayLike) -> FloatMatrix:

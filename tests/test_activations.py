@@ -61,11 +61,26 @@ def test_bfloat16_comes_back_as_float32():
         ([np.ones(2)], [0, 1], "shape"),
         ([np.array([[1.0, np.nan], [1, 1]])], [0, 1], "NaN"),
         ([np.ones((2, 2))], [1, 1], "1 classes"),
+        ([np.ones((2, 2))], [[0], [1]], r"labels have shape \(2, 1\)"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(layers, labels, sentence):
     with pytest.raises(InputError, match=sentence):
         Activations.from_arrays(layers, labels)
+
+
+def test_groups_are_a_flat_list():
+    with pytest.raises(InputError, match=r"groups have shape \(2, 1\)"):
+        Activations.from_arrays([np.ones((2, 2))], [0, 1], groups=[[0], [1]])
+
+
+def test_numbers_of_numpy_in_a_provenance_are_saved_as_plain_ones(tmp_path):
+    given = {"rate": np.float32(0.5), "seeds": np.arange(2), "model": "mine"}
+    Activations.from_arrays([np.eye(2)], [0, 1], provenance=given).save(tmp_path / "a.safetensors")
+    loaded = Activations.load(tmp_path / "a.safetensors")
+    assert loaded.provenance == {"rate": 0.5, "seeds": [0, 1], "model": "mine"}
+    with pytest.raises(InputError, match="provenance must hold"):
+        Activations.from_arrays([np.eye(2)], [0, 1], provenance={"model": object()})
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path):

@@ -57,6 +57,16 @@ def test_calibration_takes_away_a_preference_for_one_word():
     assert biased.auroc == plain.auroc
 
 
+def test_the_answer_stands_behind_the_question_and_not_behind_an_end_token():
+    model = causal_lm()
+    options = {"question": " . Is this true ?", "spellings": SPELLINGS}
+    plain = anchor(from_model(model, word_tokenizer()), concept(), **options)
+    ended = anchor(from_model(model, word_tokenizer(eos=True)), concept(), **options)
+    # Premise: this tokenizer puts an end token behind the question.
+    assert word_tokenizer(eos=True)("true ?")["input_ids"][-1] == VOCABULARY["</s>"]
+    np.testing.assert_array_equal(ended.log_odds, plain.log_odds)
+
+
 def test_the_dictionary_is_json_and_names_the_question():
     said = anchor(from_model(causal_lm(), word_tokenizer()), concept(), spellings=SPELLINGS).to_dict()
     assert said["question"] == "\nAnswer false or true.\nAnswer:"
@@ -70,9 +80,14 @@ def test_spellings_come_from_the_class_and_count_their_first_token():
     assert first_tokens(word_tokenizer(), ["true false", "false"]) == {VOCABULARY["true"], VOCABULARY["false"]}
 
 
-def test_the_model_is_left_as_it_was():
+def test_the_model_and_its_tokenizer_are_left_as_they_were():
     model = causal_lm().train()
-    anchor(from_model(model, word_tokenizer()), concept(), spellings=SPELLINGS)
+    tokenizer = word_tokenizer()
+    tokenizer.backend_tokenizer.enable_padding(pad_id=0, pad_token="<pad>")
+    tokenizer.backend_tokenizer.enable_truncation(12)
+    before = tokenizer.backend_tokenizer.to_str()
+    anchor(from_model(model, tokenizer), concept(), spellings=SPELLINGS)
+    assert tokenizer.backend_tokenizer.to_str() == before
     assert all(part.training for part in model.modules())
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from tiny_models import SENTENCES, causal_lm, word_tokenizer
+from tiny_models import SENTENCES, VOCABULARY, causal_lm, word_tokenizer
+from transformers import GPT2Config
 
 from concept_depth import Concept, InputError, collect, from_model
 from concept_depth.extraction.batches import plan_batches
@@ -138,6 +139,27 @@ def test_plans_keep_the_budget_and_every_example():
     assert plan_batches([Encoded((1,) * 500, (0,))], 100) == [[0]]
 
 
+def test_batches_hold_lengths_of_one_kind_and_are_never_square():
+    encoded = [Encoded((1,) * length, (0,)) for length in (9, 8, 7, 6, 5)]
+    assert plan_batches(encoded, 1000, lambda length: length > 7) == [[0, 1], [2, 3, 4]]
+    assert plan_batches([Encoded((1, i), (0,)) for i in range(2)], 1000) == [[0], [1]]
+    assert plan_batches([Encoded((1, i), (0,)) for i in range(3)], 1000) == [[0, 1, 2]]
+
+
+def test_as_many_texts_as_the_network_has_positions_can_be_read():
+    words = list(VOCABULARY)[-16:]
+    texts = [" ".join([word, *words]) for word in words]
+    model = causal_lm(GPT2Config(vocab_size=len(VOCABULARY), n_embd=32, n_layer=2, n_head=4, n_positions=16))
+    subject = from_model(model, word_tokenizer(), position="mean")
+    concept = sentences(inputs=texts, labels=[0, 1] * 8, template=None)
+    # Premise: the texts, cut to what the network has, differ and would make a square batch.
+    encoded = subject.encode_concept(concept)
+    assert {len(example.ids) for example in encoded} == {len({example.ids for example in encoded})} == {16}
+    acts = collect(subject, concept, prefix_sharing=False)
+    single = collect(subject, concept, prefix_sharing=False, batch_tokens=1)
+    np.testing.assert_allclose(acts.numpy(), single.numpy(), **TOLERANCE)
+
+
 def test_progress_is_told_in_tokens_up_to_the_end():
     told = []
     collect(
@@ -176,6 +198,18 @@ def test_half_precision_is_kept_and_read_as_float32():
     np.testing.assert_allclose(acts.numpy(), single, rtol=0.05, atol=0.05)
 
 
+def test_averages_of_half_precision_fit_together_whatever_batch_they_come_from(monkeypatch, tmp_path):
+    monkeypatch.setattr("concept_depth.extraction.plan.SHARD_BYTES", 1)
+    texts = ["one two three four five six seven", "Rome is in Japan now true", "Oslo", "blue"]
+    concept = sentences(inputs=texts, labels=[0, 1, 0, 1], spans=((0, 7), (0, 7), (0, 4), (0, 4)), template=None)
+    subject = from_model(causal_lm().to(torch.bfloat16), word_tokenizer(), position="span")
+    # Premise: batches with one row for each text, and others.
+    assert [len(example.rows) for example in subject.encode_concept(concept)] == [2, 2, 1, 1]
+    options = {"batch_tokens": 16, "prefix_sharing": False}
+    acts = collect(subject, concept, **options)
+    np.testing.assert_array_equal(collect(subject, concept, cache_dir=tmp_path, **options).numpy(), acts.numpy())
+
+
 def test_arrays_pass_through_any_network_layer_by_layer():
     torch.manual_seed(0)
     network = torch.nn.Sequential(
@@ -204,6 +238,9 @@ def test_arrays_pass_through_any_network_layer_by_layer():
         ({"batch_tokens": "many"}, "batch_tokens 'many'"),
         ({"prefix_sharing": "sometimes"}, "prefix_sharing 'sometimes'"),
         ({"layers": []}, "no layer was asked for"),
+        ({"layers": 3}, r"give layers=\[3\]"),
+        ({"layers": "resid_post.3"}, r"give layers=\['resid_post.3'\]"),
+        ({"layers": [[3]]}, r"no layer \[3\]"),
     ],
 )
 def test_wrong_settings_are_one_sentence(arguments, sentence):

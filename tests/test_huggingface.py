@@ -9,8 +9,9 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from tiny_architectures import tiny_model
 from tiny_models import SENTENCES, VOCABULARY, causal_lm, word_tokenizer
-from transformers import BertConfig, MambaConfig, Qwen2Config, T5Config
+from transformers import BertConfig, MambaConfig, PreTrainedTokenizer, Qwen2Config, T5Config
 
 from concept_depth import Concept, InputError, collect, from_model, from_pretrained
 from concept_depth.subjects.catalogue import BUNDLED, installed, list_models
@@ -88,6 +89,66 @@ def test_a_folder_without_a_tokenizer_is_one_sentence(tmp_path):
         from_pretrained(str(tmp_path / "bare"), device="cpu")
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"hidden_size": 64}, "mismatch"),
+        ({"num_attention_heads": 0}, "zero"),
+        ({"hidden_size": "wide"}, "hidden_size"),
+        ({"model_type": "nonesuch"}, "nonesuch"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_one_sentence(folder, changes, reason):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+    with pytest.raises(InputError, match=f"cannot be loaded .*{reason}") as raised:
+        from_pretrained(str(folder), device="cpu")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_config_that_is_none_is_one_sentence(folder):
+    (folder / "config.json").write_text("[]")
+    with pytest.raises(InputError, match="holds no config"):
+        from_pretrained(str(folder), device="cpu")
+
+
+def test_an_unknown_argument_of_the_model_is_one_sentence(folder):
+    with pytest.raises(InputError, match="unexpected keyword argument 'foo'"):
+        from_pretrained(str(folder), device="cpu", foo=1)
+
+
+def test_a_model_in_a_subfolder_is_found_with_its_config_and_tokenizer(folder):
+    (folder / "inner").mkdir()
+    for path in [path for path in folder.iterdir() if path.is_file()]:
+        path.rename(folder / "inner" / path.name)
+    inner = collect(from_pretrained(str(folder), device="cpu", subfolder="inner"), concept())
+    np.testing.assert_array_equal(
+        inner.numpy(), collect(from_pretrained(str(folder / "inner"), device="cpu"), concept()).numpy()
+    )
+    with pytest.raises(InputError, match=r"other holds no config\.json"):
+        from_pretrained(str(folder), device="cpu", subfolder="other")
+
+
+def test_the_hub_is_asked_with_the_callers_token_and_cache(tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(
+        "huggingface_hub.try_to_load_from_cache", lambda *args, **named: asked.update(args=args, **named)
+    )
+
+    class Hub:
+        def __init__(self, token=None):
+            asked["token"] = token
+
+        def model_info(self, *_, **__):
+            raise OSError("no network in tests")
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    with pytest.raises(InputError, match="the Hub cannot be reached"):
+        from_pretrained("some/model", token="mine", cache_dir=tmp_path, subfolder="inner")
+    assert (asked["token"], asked["cache_dir"]) == ("mine", tmp_path)
+    assert asked["args"] == ("some/model", "inner/config.json")
+
+
 def test_encoder_decoder_models_are_refused(tmp_path):
     T5Config(d_model=16, num_layers=1, vocab_size=32).save_pretrained(tmp_path / "t5")
     with pytest.raises(InputError, match="encoder-decoder"):
@@ -131,6 +192,8 @@ def test_a_bundled_name_that_is_not_installed_says_what_to_type(monkeypatch):
         ({"site": "nowhere"}, "no site 'nowhere'"),
         ({"position": "middle"}, "no position 'middle'"),
         ({"max_length": 0}, "max_length 0"),
+        ({"max_length": "12"}, "max_length '12'"),
+        ({"max_length": 12.5}, "max_length 12.5"),
         ({"device": "cuda:99"}, "no device 'cuda:99'"),
         ({"quantization": "int3"}, "no quantisation 'int3'"),
         ({"adapter": "no/such/adapter"}, "adapter"),
@@ -216,6 +279,58 @@ def test_truncation_cuts_inside_the_text_and_is_counted():
     assert acts.provenance["extraction"]["truncated_tokens"] == 24
 
 
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [("{{ raise_exception('no users here') }}", "no users here"), ({"rag": "x", "tool": "y"}, "no default")],
+)
+def test_a_chat_template_that_fails_is_one_sentence(template, reason):
+    tokenizer = word_tokenizer()
+    tokenizer.chat_template = template
+    with pytest.raises(InputError, match=f"cannot render a user's turn .*{reason}.* leave chat_template off"):
+        from_model(causal_lm(), tokenizer, chat_template=True).encode(["Rome"])
+
+
+def test_without_a_tokenizer_nothing_is_read():
+    with pytest.raises(InputError, match="None is no tokenizer; give"):
+        from_model(causal_lm(), None)
+
+
+def test_tokens_that_the_model_does_not_know_are_one_sentence():
+    subject = from_model(causal_lm(vocab_size=10), word_tokenizer())
+    with pytest.raises(InputError, match=r"example 2 has the token \d+, but the model knows 10 tokens"):
+        subject.encode(["the city of", "Rome"])
+
+
+def test_settings_may_be_numbers_of_numpy():
+    subject = from_model(causal_lm(), word_tokenizer(), position=np.int64(2), max_length=np.int32(12))
+    assert subject.encode(["Rome is in Japan"])[0].rows == (3,)
+    json.dumps(subject.describe())
+
+
+LONG = "one two three four five six seven eight nine ten red blue green Paris Rome Oslo Lima"
+
+
+@pytest.mark.parametrize("position", [0, 4, 6, -1, -4, -6, -16, -20, 16, 20])
+def test_an_integer_position_means_the_same_token_when_the_text_is_cut(position):
+    """The token may stand in front of the text, in its beginning, in its end, or behind it."""
+    tokenizer = word_tokenizer()
+    around = {"before": "Is this true : ", "after": " ? ! ."}
+    (whole,) = from_model(causal_lm(), tokenizer, position=position).encode([LONG], **around)
+    (cut,) = from_model(causal_lm(), tokenizer, position=position, max_length=14).encode([LONG], **around)
+    # Premises: something is cut; each word stands there once.
+    assert len(cut.ids) == 14 < len(whole.ids)
+    assert len(set(whole.ids)) == len(whole.ids)
+    assert cut.ids[cut.rows[0]] == whole.ids[whole.rows[0]]
+
+
+@pytest.mark.parametrize("position", [12, -12])
+def test_an_integer_position_that_is_cut_away_is_one_sentence(position):
+    around = {"before": "Is this true : ", "after": " ? ! ."}
+    subject = from_model(causal_lm(), word_tokenizer(), position=position, max_length=14)
+    with pytest.raises(InputError, match=f"max_length 14 cuts away the token at position {position} of example 1"):
+        subject.encode([LONG], **around)
+
+
 def test_truncation_keeps_the_probed_token():
     tokenizer = word_tokenizer()
     long = "one two three four five six seven eight nine ten"
@@ -234,6 +349,50 @@ def test_the_models_own_limit_holds_without_max_length():
     (encoded,) = subject.encode(["one two " * 20])
     assert len(encoded.ids) == 16
     assert encoded.truncated == 25
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("name", "limit"), [("roberta", 126), ("xmod", 126), ("bert", 128)])
+def test_the_limit_leaves_out_the_positions_up_to_that_of_padding(name, limit):
+    subject = from_model(tiny_model(name), word_tokenizer())
+    texts = ["one two " * 200, "Rome", "red " * 120, "blue"]
+    acts = collect(subject, concept(inputs=texts, labels=[0, 1] * 2), prefix_sharing=False)
+    assert np.isfinite(acts.numpy()).all()
+    assert len(subject.encode(texts)[0].ids) == limit
+
+
+class PrefixedTokenizer(PreTrainedTokenizer):
+    """As ChatGLM's: it overrides what adds special tokens, and not what tells which they are."""
+
+    def __init__(self, suffix=()):
+        self._suffix = list(suffix)
+        super().__init__(unk_token="<unk>", pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+
+    vocab_size = len(VOCABULARY)
+
+    def get_vocab(self):
+        return dict(VOCABULARY)
+
+    def _tokenize(self, text):
+        return text.split()
+
+    def _convert_token_to_id(self, token):
+        return VOCABULARY.get(token, 3)
+
+    def _convert_id_to_token(self, index):
+        return list(VOCABULARY)[index]
+
+    def build_inputs_with_special_tokens(self, token_ids_0, token_ids_1=None):
+        return [1, 1, *token_ids_0, *self._suffix]
+
+
+@pytest.mark.parametrize("suffix", [(), (2,)])
+@pytest.mark.parametrize(("position", "word"), [("last", "Japan"), ("first", "Rome"), (1, "is")])
+def test_special_tokens_that_a_tokenizer_does_not_tell_are_found(suffix, position, word):
+    tokenizer = PrefixedTokenizer(suffix)
+    (encoded,) = from_model(causal_lm(), tokenizer, position=position).encode(["Rome is in Japan"])
+    assert len(encoded.ids) == 6 + len(suffix)
+    assert [encoded.ids[row] for row in encoded.rows] == [VOCABULARY[word]]
 
 
 def test_special_tokens_of_the_tokenizer_are_no_positions():
@@ -422,6 +581,16 @@ def test_an_adapter_changes_the_stream_and_its_origin(folder, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_an_adapter_that_learns_a_prompt_is_refused():
+    peft = pytest.importorskip("peft")
+    config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
+    model = peft.get_peft_model(causal_lm(), config)
+    with pytest.raises(InputError, match="adapter PROMPT_TUNING puts learned vectors in front of the text"):
+        from_model(model, word_tokenizer())
+    assert collect(from_model(model.get_base_model(), word_tokenizer()), concept())
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_a_model_without_a_limit_in_its_config_takes_any_length():
     config = MambaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, state_size=4)
     (encoded,) = from_model(causal_lm(config), word_tokenizer()).encode(["one " * 3000])
@@ -463,3 +632,15 @@ def test_a_span_is_found_inside_chat_markup():
     text = "the city of Paris"
     (encoded,) = subject.encode([text], before=" Is ", after=" ? ", spans=[(12, 17)])
     assert [tokenizer.decode([encoded.ids[row]]) for row in encoded.rows] == ["Paris"]
+
+
+def test_a_span_is_the_users_where_the_chat_markup_says_the_same():
+    tokenizer = word_tokenizer()
+    tokenizer.chat_template = "statement : red is true . {{ messages[0]['content'] }} false"
+    subject = from_model(causal_lm(), tokenizer, chat_template=True, position="span")
+    first, second = subject.encode(["red", "is blue"], spans=[(0, 3), (3, 7)])
+    assert first.rows == (6,)
+    assert [tokenizer.decode([second.ids[row]]) for row in second.rows] == ["blue"]
+    tokenizer.chat_template = "red {{ messages[0]['content'] | upper }}"
+    with pytest.raises(InputError, match="changes the text"):
+        subject.encode(["red"], spans=[(0, 3)])

@@ -102,6 +102,20 @@ def test_a_missing_backend_says_what_to_type(package, kind, monkeypatch):
         quantize(subject, kind)
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+def test_describing_a_quantised_model_leaves_its_numbers_and_a_run_its_description(kind):
+    pytest.importorskip("bitsandbytes")
+    subject = quantize(from_model(model(), word_tokenizer()), kind)
+    before = subject.describe()
+    first = collect(subject, concept()).numpy()
+    assert subject.describe() == before
+    np.testing.assert_array_equal(collect(subject, concept()).numpy(), first)
+    with torch.no_grad():
+        subject.module.get_input_embeddings().weight[3, 0] += 1
+    assert subject.describe()["weights"] != before["weights"]
+
+
 def test_wrong_kinds_are_one_sentence():
     subject = Subject.from_module(torch.nn.ReLU(), layers="input")
     with pytest.raises(InputError, match="no quantisation 'int5'"):

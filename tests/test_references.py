@@ -6,6 +6,7 @@ import torch
 from tiny_models import SENTENCES, VOCABULARY, causal_lm, word_tokenizer
 
 from concept_depth import Concept, InputError, Subject, collect, collect_references, from_model
+from concept_depth.extraction.references import random_twin
 
 
 def concept(**changes):
@@ -66,6 +67,32 @@ def test_arrays_have_their_input_and_random_weights_as_references():
     assert list(references) == ["embedding", "random"]
     np.testing.assert_array_equal(references["embedding"]["embedding"], inputs)
     assert np.abs(references["random"]["0"] - collect(subject, arrays)["0"]).max() > 1e-3
+
+
+def test_the_random_twin_keeps_no_trained_parameter():
+    class Pooled(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.token = torch.nn.Parameter(torch.randn(1, 8) + 3)
+            self.block = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+
+        def forward(self, x):
+            return self.block(torch.stack([x + self.token, x], dim=1))[:, 0]
+
+    torch.manual_seed(0)
+    module = Pooled().eval()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    subject = Subject.from_module(module, layers="block")
+    twin, again = random_twin(subject), random_twin(subject)
+    for (name, trained), drawn, repeated in zip(
+        module.named_parameters(), twin.module.parameters(), again.module.parameters(), strict=True
+    ):
+        assert not torch.equal(trained, drawn), name
+        assert torch.equal(drawn, repeated), name
+    # What no part can draw keeps its scale: eight draws of a normal distribution.
+    assert abs(twin.module.token.mean() - module.token.mean()) < 4 * module.token.std() / 8**0.5
 
 
 def test_unknown_references_are_one_sentence():

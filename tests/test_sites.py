@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import torch
 from tiny_architectures import tiny_model
-from tiny_models import SENTENCES, causal_lm, word_tokenizer
+from tiny_models import SENTENCES, VOCABULARY, causal_lm, word_tokenizer
 from torch import nn
+from transformers import GraniteConfig
 
 from concept_depth import Concept, InputError, collect, from_model
+from concept_depth.extraction.doctor import doctor
+from concept_depth.subjects.anchoring import anchor
 from concept_depth.subjects.sites import batch_first, check_site_and_position, find_blocks, listen
 from concept_depth.subjects.subject import token_batch
 
@@ -47,6 +50,27 @@ def test_what_is_added_makes_the_stream(name):
         # Premise: both parts do something.
         assert np.abs(attention[number]).max() > 1e-3
         assert np.abs(mlp[number]).max() > 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("multiplier", [1.0, 0.22])
+def test_what_is_added_is_found_beside_activations_so_large_that_their_rounding_exceeds_it(dtype, multiplier):
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
+    config = GraniteConfig(
+        vocab_size=len(VOCABULARY),
+        num_key_value_heads=2,
+        initializer_range=0.2,
+        residual_multiplier=multiplier,
+        **sizes,
+    )
+    model = causal_lm(config)
+    model.model.embed_tokens.weight.data[1:4, 5] = 3000.0
+    for site, part in [("attn_out", "self_attn"), ("mlp_out", "mlp")]:
+        taps = from_model(model.to(dtype), word_tokenizer(), site=site).taps
+        assert [tap.path for tap in taps.values()] == [f"layers.{i}.{part}" for i in range(3)]
+        # A constant other than 1 is a mean over numbers that are each rounded to 1 in 256 or better.
+        tolerance = 0.0 if multiplier == 1 else torch.finfo(dtype).eps
+        assert [tap.scale for tap in taps.values()] == pytest.approx([multiplier] * 3, abs=tolerance)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -129,6 +153,29 @@ def test_a_model_in_training_is_measured_in_evaluation_and_left_in_training():
     before = state_of(model)
     np.testing.assert_array_equal(collect(from_model(model, word_tokenizer()), concept()).numpy(), still)
     assert_same_state(model, before)
+
+
+@pytest.mark.parametrize("wish", ["output_hidden_states", "output_attentions"])
+def test_a_config_that_asks_for_every_state_leaves_no_hooks(wish):
+    model = causal_lm(attn_implementation="eager")
+    setattr(model.config, wish, True)
+    before = state_of(model)
+    subject = from_model(model, word_tokenizer(), site="mlp_out")
+    collect(subject, concept())
+    anchor(subject, concept())
+    doctor(from_model(model, word_tokenizer()))
+    assert_same_state(model, before)
+    assert getattr(model.config, wish)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_bigbird_keeps_its_sparse_attention():
+    model = tiny_model("big_bird")
+    parts = dict(model.named_modules())
+    assert model.bert.attention_type == "block_sparse"
+    collect(from_model(model, word_tokenizer()), concept(), prefix_sharing=False)
+    assert model.bert.attention_type == model.bert.encoder.layer[0].attention.attention_type == "block_sparse"
+    assert all(part is parts[name] for name, part in model.named_modules())
 
 
 @pytest.mark.parametrize("site", ["resid_post", "mlp_out"])
@@ -229,6 +276,9 @@ def test_a_listener_returns_whole_tensors_where_nothing_is_picked():
         ("resid", "last", "no site 'resid'"),
         ("mlp_in", "end", "no position 'end'"),
         ("mlp_in", True, "no position"),
+        ("mlp_in", 1.5, "no position 1.5"),
+        ("mlp_in", None, "no position None"),
+        ("mlp_in", [0], r"no position \[0\]"),
     ],
 )
 def test_wrong_sites_and_positions_are_one_sentence(site, position, sentence):

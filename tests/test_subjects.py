@@ -118,6 +118,23 @@ def test_modules_that_take_no_part_are_one_sentence():
         Subject.from_module(Idle(), layers="used", pool="median")
 
 
+def test_a_module_that_runs_several_times_is_refused_whatever_else_is_heard():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.relu, self.out = nn.Linear(3, 3), nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.out(self.relu(self.b(self.relu(self.a(x)))))
+
+    concept = Concept(name="c", inputs=np.eye(3), labels=[0, 1, 0], classes=("a", "b"))
+    subject = Subject.from_module(Shared(), layers=["a", "relu", "out"])
+    for layers in (["relu"], ["relu", "out"], None):
+        with pytest.raises(InputError, match="layer relu runs several times"):
+            collect(subject, concept, layers=layers)
+    assert collect(subject, concept, layers=["a", "out"]).names == ("a", "out")
+
+
 def test_training_changes_the_origin_of_a_subject_that_is_in_memory():
     model = causal_lm()
     subject = from_model(model, word_tokenizer())

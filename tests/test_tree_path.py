@@ -15,6 +15,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from concept_depth import Concept, collect, from_model
 from concept_depth.extraction import plan as planning
+from concept_depth.extraction import tree_check
+from concept_depth.extraction.batches import rotary_kind
 
 # Relative to a vector's length; float32 rounds at 6e-8, and a few hundred sums follow one another.
 RELATIVE = 2e-6
@@ -189,6 +191,58 @@ def test_a_network_that_honours_no_tree_falls_back_and_the_record_says_why(confi
     assert extraction["path"] == "plain"
     assert "network takes no" in extraction["reason"] or "differs from single passes" in extraction["reason"]
     assert_like_single(acts, one_at_a_time(subject, many(24)))
+
+
+LONG_ROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 1e4,
+    "short_factor": [1.0] * 4,
+    "long_factor": [4.0, 8.0, 16.0, 32.0],
+    "original_max_position_embeddings": 16,
+    "factor": 4.0,
+}
+
+
+def unlike_lengths():
+    """Texts that begin alike, some longer than the 16 tokens beyond which LongRoPE turns all of them otherwise."""
+    places = ["Paris", "Rome", "Oslo"]
+    texts = [" ".join(["one", "two", "red"] * k + [place]) for k in (2, 3, 7, 9) for place in places]
+    return many(12, inputs=texts, template=None)
+
+
+@pytest.mark.parametrize("sharing", [True, False])
+def test_a_long_text_changes_no_other_where_the_network_turns_its_positions_by_the_longest(sharing):
+    subject = from_model(tiny("llama", rope_parameters=LONG_ROPE), word_tokenizer())
+    acts = collect(subject, unlike_lengths(), prefix_sharing=sharing)
+    assert_like_single(acts, one_at_a_time(subject, unlike_lengths()))
+    assert acts.provenance["extraction"]["path"] == "plain"
+    # Texts that all stay short may share their beginnings.
+    short = unlike_lengths().select(np.arange(6))
+    acts = collect(subject, short, prefix_sharing=sharing)
+    assert_like_single(acts, one_at_a_time(subject, short))
+    assert acts.provenance["extraction"]["path"] == ("tree" if sharing else "plain")
+
+
+def test_lengths_are_of_one_kind_up_to_where_the_network_turns_positions_otherwise():
+    long = {"sliding_attention": {"rope_type": "default", "rope_theta": 1e4}, "full_attention": LONG_ROPE}
+    by_layer = from_model(tiny("gemma3_text", rope_parameters=long), word_tokenizer())
+    dynamic = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
+    scaled = from_model(tiny("llama", rope_parameters=dynamic, max_position_embeddings=16), word_tokenizer())
+    for subject in (by_layer, scaled):
+        assert rotary_kind(subject, 16) == rotary_kind(subject, 1) != rotary_kind(subject, 17)
+    # LongRoPE knows two kinds, dynamic scaling as many as lengths.
+    assert rotary_kind(by_layer, 17) == rotary_kind(by_layer, 18)
+    assert rotary_kind(scaled, 17) != rotary_kind(scaled, 18)
+    assert rotary_kind(from_model(tiny("gpt2"), word_tokenizer()), 90) == ()
+
+
+def test_short_texts_bear_witness_of_what_long_ones_do_to_them(monkeypatch):
+    monkeypatch.setattr(planning, "refusal", lambda *_: None)
+    monkeypatch.setattr(tree_check, "refusal", lambda *_: None)
+    subject = from_model(tiny("llama", rope_parameters=LONG_ROPE), word_tokenizer())
+    extraction = collect(subject, unlike_lengths(), prefix_sharing=True).provenance["extraction"]
+    assert extraction["path"] == "plain"
+    assert "differs from single passes" in extraction["reason"]
 
 
 def test_a_wrong_mask_is_caught(monkeypatch):

@@ -5,8 +5,9 @@ Shapes: B examples of a batch, T tokens, R rows read, D hidden.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -35,21 +36,56 @@ def token_budget(subject: Subject, batch_tokens: int | str) -> int:
     return batch_tokens
 
 
-def plan_batches(encoded: Sequence[Encoded], budget: int) -> list[list[int]]:
+def rotary_kind(subject: Subject, length: int) -> tuple[int, ...]:
+    """What the longest text of a pass decides for all of its texts; texts of unlike kind must not share a pass.
+
+    LongRoPE turns every position of a pass otherwise as soon as one text is longer than the network was first
+    trained on, and dynamic NTK scaling by as much as that text is longer.
+    """
+    config: Any = getattr(subject.module, "config", None)
+    given = getattr(config, "rope_parameters", None) or {}
+    most = getattr(config, "max_position_embeddings", None) or length
+    kinds = []
+    # One mapping, or one for each kind of attention.
+    for rope in [part for part in given.values() if isinstance(part, dict)] or [given]:
+        name = str(rope.get("rope_type"))
+        if name == "longrope":
+            kinds.append(int(length > (rope.get("original_max_position_embeddings") or most)))
+        elif "dynamic" in name:
+            kinds.append(max(0, length - most))
+    return tuple(kinds)
+
+
+def plan_batches(
+    encoded: Sequence[Encoded], budget: int, kind: Callable[[int], Hashable] = lambda length: 0
+) -> list[list[int]]:
     """Indices in batches of like length whose padded size stays within `budget`, the longest first.
 
     A text longer than the budget is a batch of its own. The plan depends on the token ids alone, not on the order
     of the examples.
+
+    Args:
+        encoded: the examples.
+        budget: most tokens of a padded batch.
+        kind: of a length; a batch holds lengths of one kind only.
     """
     order = sorted(range(len(encoded)), key=lambda i: (-len(encoded[i].ids), encoded[i].ids, encoded[i].rows))
     batches: list[list[int]] = []
     for index in order:
         # Sorted by falling length: the first of a batch is its longest.
-        if batches and (len(batches[-1]) + 1) * len(encoded[batches[-1][0]].ids) <= budget:
+        longest = len(encoded[batches[-1][0]].ids) if batches else 0
+        alike = bool(batches) and kind(longest) == kind(len(encoded[index].ids))
+        if alike and (len(batches[-1]) + 1) * longest <= budget:
             batches[-1].append(index)
         else:
             batches.append([index])
-    return batches
+    # A square batch would get a column more (`token_batch`), for which a network may have no position.
+    square = [len(batch) == len(encoded[batch[0]].ids) > 1 for batch in batches]
+    return [
+        part
+        for batch, split in zip(batches, square, strict=True)
+        for part in ([batch[:-1], batch[-1:]] if split else [batch])
+    ]
 
 
 def run_batch(subject: Subject, ear: Listener, batch: Sequence[Encoded]) -> dict[str, torch.Tensor]:

@@ -26,7 +26,7 @@ from concept_depth import processes
 from concept_depth.activations import Activations, as_numpy
 from concept_depth.concepts.concept import Concept
 from concept_depth.errors import InputError
-from concept_depth.extraction.plan import SHARD_BYTES, Arrays, Texts
+from concept_depth.extraction.plan import SHARD_BYTES, Arrays, Texts, check_cacheable
 from concept_depth.extraction.store import Plan, Store, open_store
 from concept_depth.subjects.sites import listen
 from concept_depth.subjects.subject import Encoded, Layer, Subject
@@ -89,7 +89,8 @@ def collect(
         Activations in the order of the concept, in the precision that the network produced (averages in float32).
 
     Raises:
-        InputError: the concept does not fit the network, or a setting is none that exists.
+        InputError: the concept does not fit the network, a setting is none that exists, or a cache is wanted for a
+            network in which code of the caller's runs (a hook, `encode`, `pool`): no key could tell what it does.
     """
     wanted = subject.select(layers)
     if prefix_sharing not in ("auto", True, False):
@@ -104,21 +105,23 @@ def collect(
     else:
         work = Arrays(subject, wanted, concept, batch_tokens=batch_tokens)
         places = np.arange(len(concept))
+    described = subject.describe()
     with reporter(progress, f"{subject.name} on {concept.name}") as report:
-        store = open_for(work, subject, concept, cache_dir)
+        store = open_for(work, described, concept, cache_dir)
         run_missing(work, store, report)
     extraction |= store.plan.settings
-    return as_activations(subject, concept, wanted, lambda name: store.read(name)[places], extraction)
+    if not subject.takes_text:
+        described = subject.describe()  # now it says what was done to each layer
+    return as_activations(described, concept, wanted, lambda name: store.read(name)[places], extraction)
 
 
 def open_for(
-    work: Texts | Arrays, subject: Subject, concept: Concept, cache_dir: str | Path | None
+    work: Texts | Arrays, described: Mapping[str, Any], concept: Concept, cache_dir: str | Path | None
 ) -> Store | MemoryStore:
-    """Where the shards of a work go, with its plan; the main process plans, the others follow."""
-    described = subject.describe()
+    """Where the shards of a work go, with its plan; the main process names and plans, the others follow."""
     about = {
         "concept": concept.name,
-        "model": subject.name,
+        "model": work.subject.name,
         "site": described.get("site"),
         "position": described.get("position"),
         "examples": len(concept),
@@ -133,7 +136,8 @@ def open_for(
         if processes.is_main():
             weakref.finalize(store, shutil.rmtree, folder, ignore_errors=True)
         return store
-    key = work.key()
+    check_cacheable(work.subject)
+    key = processes.from_main(work.key(described) if processes.is_main() else "")
     if not processes.is_main():
         processes.barrier()
     store = open_store(cache_dir, key, lambda: work.plan(about))
@@ -165,23 +169,23 @@ def run_missing(work: Texts | Arrays, store: Store | MemoryStore, report: Progre
 
 
 def as_activations(
-    subject: Subject,
+    described: Mapping[str, Any],
     concept: Concept,
     layers: Sequence[Layer],
     read: Callable[[str], Matrix],
     extraction: dict[str, Any],
 ) -> Activations:
-    """Activations with their origin; `read` gives the (N, D) matrix of a layer."""
+    """Activations with their origin, the subject as `described`; `read` gives the (N, D) matrix of a layer."""
     groups = np.arange(len(concept)) if concept.groups is None else concept.groups
     return Activations(
         names=tuple(layer.name for layer in layers),
         numbers=tuple(layer.number for layer in layers),
-        total=subject.total,
+        total=described["total"],
         read=read,
         labels=concept.labels,
         classes=concept.classes,
         groups=groups.astype(np.int64),
-        provenance={"concept": concept.describe(), "subject": subject.describe(), "extraction": extraction},
+        provenance={"concept": concept.describe(), "subject": dict(described), "extraction": extraction},
     )
 
 

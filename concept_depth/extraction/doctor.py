@@ -208,7 +208,7 @@ def _hidden_states(
     arguments = subject.arguments(*token_batch([example], subject.pad_id))
     try:
         with torch.inference_mode(), evaluation_mode(subject.module), hooks_as_they_were(subject.module):
-            output = subject.module(**arguments, output_hidden_states=True)
+            output = subject.module(**{**arguments, "output_hidden_states": True})
         states = [state[0, list(example.rows)] for state in output.hidden_states]
     except (TypeError, AttributeError, IndexError, ValueError, RuntimeError) as error:
         return Check(name, "skipped", f"the model gives no hidden states of its own ({type(error).__name__})")

@@ -8,21 +8,31 @@ Shapes: U distinct examples, D hidden.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
 from concept_depth import files
 from concept_depth.concepts.concept import Concept
+from concept_depth.errors import InputError
 from concept_depth.extraction import store, token_tree
-from concept_depth.extraction.batches import plan_batches, run_arrays, run_batch, to_cpu, token_budget
+from concept_depth.extraction.batches import (
+    plan_batches,
+    rotary_kind,
+    run_arrays,
+    run_batch,
+    to_cpu,
+    token_budget,
+)
 from concept_depth.extraction.last_rows import last_mlp
 from concept_depth.extraction.store import Plan
 from concept_depth.extraction.tree_check import Verdict, check_trees, packs_to_check
 from concept_depth.extraction.tree_forward import TreeRunner, refusal, wanted_part
 from concept_depth.subjects.attention import float_dtype, implementation
-from concept_depth.subjects.modules import weights_sample
+from concept_depth.subjects.identity import own_code
+from concept_depth.subjects.modules import Pool
 from concept_depth.subjects.sites import Listener, listen
 from concept_depth.subjects.subject import Encoded, Layer, Subject
 
@@ -63,13 +73,14 @@ class Texts:
         self._batch_tokens = batch_tokens
         self._prefix_sharing = prefix_sharing
         self._mlp = last_mlp(subject, layers)
+        self._averaged = any(len(example.rows) > 1 for example in encoded)
         # Rows that checking the tree has already computed.
         self._early: dict[Unit, Rows] = {}
 
-    def key(self) -> str:
-        """The content that decides the numbers."""
+    def key(self, described: Mapping[str, Any]) -> str:
+        """The content that decides the numbers; `described` is what the subject says of itself now."""
         examples = [[list(example.ids), list(example.rows)] for example in self.encoded]
-        return content_key(self.subject, self.layers, examples)
+        return content_key(described, self.layers, examples)
 
     def plan(self, about: dict[str, Any]) -> Plan:
         """Packs where a tree pays and is right, else padded batches."""
@@ -85,7 +96,7 @@ class Texts:
         else:
             units = self._packs(parts, settings)
         if units is None:
-            units = plan_batches(self.encoded, budget)
+            units = plan_batches(self.encoded, budget, partial(rotary_kind, self.subject))
         width = getattr(getattr(self.subject.module, "config", None), "hidden_size", None)
         item = torch.finfo(float_dtype(self.subject.module)).bits // 8
         size = len(self.layers) * (width if isinstance(width, int) else 1024) * item
@@ -95,7 +106,7 @@ class Texts:
 
     def _packs(self, parts: list[tuple[int, ...]], settings: dict[str, Any]) -> list[list[int]] | None:
         """Packs of the tree; None where the network is not right on them. Says into `settings` what was found."""
-        reason = refusal(self.subject)
+        reason = refusal(self.subject, max(len(example.ids) for example in self.encoded))
         if reason is not None:
             settings["reason"] = reason
             return None
@@ -138,11 +149,11 @@ class Texts:
         return len(unit) * max(len(self.encoded[i].ids) for i in unit)
 
     def run(self, ear: Listener, unit: Sequence[int], settings: dict[str, Any]) -> Rows:
-        """The rows of one unit, on the CPU."""
-        early = self._early.pop(tuple(unit), None)
-        if early is not None:
-            return early
-        batch = [self.encoded[i] for i in unit]
+        """The rows of one unit, on the CPU; averages are float32, and so is then whatever stands beside them."""
+        rows = self._early.pop(tuple(unit), None) or self._run([self.encoded[i] for i in unit], ear, settings)
+        return {name: value.float() for name, value in rows.items()} if self._averaged else rows
+
+    def _run(self, batch: list[Encoded], ear: Listener, settings: dict[str, Any]) -> Rows:
         if settings["path"] == "plain":
             return to_cpu(run_batch(self.subject, ear, batch))
         verdict = Verdict.from_dict(settings["check"])
@@ -163,9 +174,9 @@ class Arrays:
         self.concept = concept
         self._budget = token_budget(subject, batch_tokens)
 
-    def key(self) -> str:
-        """The content that decides the numbers."""
-        return content_key(self.subject, self.layers, self.concept.fingerprint)
+    def key(self, described: Mapping[str, Any]) -> str:
+        """The content that decides the numbers; `described` is what the subject says of itself now."""
+        return content_key(described, self.layers, self.concept.fingerprint)
 
     def plan(self, about: dict[str, Any]) -> Plan:
         """Batches of `batch_tokens` examples."""
@@ -182,8 +193,36 @@ class Arrays:
         return to_cpu(run_arrays(self.subject, ear, inputs, len(unit)))
 
 
-def content_key(subject: Subject, layers: Sequence[Layer], examples: Any) -> str:
-    """What decides the numbers: the network with its weights as they are now, the layers, and the inputs."""
-    names = [layer.name for layer in layers]
-    weights = weights_sample(subject.module)
-    return files.content_key(store.FORMAT_VERSION, subject.describe(), weights, names, examples)
+def content_key(described: Mapping[str, Any], layers: Sequence[Layer], examples: Any) -> str:
+    """What decides the numbers: the network as it is described now, the layers, and the inputs.
+
+    No name or path stands in it where a hash says what it names, and nothing that a run leaves behind.
+    """
+    kept = {fact: value for fact, value in described.items() if fact != "name"}
+    if kept.get("weights"):
+        kept.pop("model", None)
+    for fact, label in (("adapter", "name"), ("pool", "layers")):
+        if fact in kept:
+            kept[fact] = {name: value for name, value in kept[fact].items() if name != label}
+    return files.content_key(store.FORMAT_VERSION, kept, [layer.name for layer in layers], examples)
+
+
+def check_cacheable(subject: Subject) -> None:
+    """Refuse a cache where code of the caller makes the numbers: no key can tell what it does.
+
+    Raises:
+        InputError: hooks or functions of the caller.
+    """
+    named = own_code(subject.module)
+    if named is not None:
+        raise InputError(
+            f"{subject.name} runs a hook or forward function of your own on {named}, which no cache can tell from "
+            "another; take it away, or collect without cache_dir"
+        )
+    pooled = isinstance(subject.pool, Pool) and subject.pool.function is None
+    prepared = str(getattr(subject.prepare, "__module__", "")).startswith("concept_depth.")
+    if not subject.takes_text and not (pooled and prepared):
+        raise InputError(
+            f"{subject.name} is read through a function of your own (encode or pool), which no cache can tell from "
+            "another; collect without cache_dir"
+        )

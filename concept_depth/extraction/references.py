@@ -9,7 +9,7 @@ Shapes: N examples, R rows read, D features.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from concept_depth.activations import Activations
 from concept_depth.concepts.concept import Concept
 from concept_depth.errors import InputError
 from concept_depth.extraction.collect import Progress, as_activations, collect, unique
+from concept_depth.subjects.identity import weights_hash
 from concept_depth.subjects.subject import Layer, Subject
 from concept_depth.subjects.text import TokenReader
 
@@ -64,12 +65,13 @@ def collect_references(
     if unknown:
         raise InputError(f"there is no reference {unknown[0]!r}; give some of {', '.join(REFERENCES)}")
     found: dict[str, Activations] = {}
+    described = subject.describe()
     if "embedding" in names:
         matrix = _embedding(subject, concept) if subject.takes_text else _input(concept)
         if matrix is not None:
-            found["embedding"] = _single(subject, concept, "embedding", matrix)
+            found["embedding"] = _single(described, concept, "embedding", matrix)
     if "lexical" in names and concept.is_text:
-        found["lexical"] = _single(subject, concept, "lexical", lexical_matrix(concept))
+        found["lexical"] = _single(described, concept, "lexical", lexical_matrix(concept))
     if "random" in names:
         twin = random_twin(subject, random_state=random_state)
         if twin is not None:
@@ -77,9 +79,9 @@ def collect_references(
     return found
 
 
-def _single(subject: Subject, concept: Concept, name: str, matrix: FloatMatrix) -> Activations:
+def _single(described: Mapping[str, Any], concept: Concept, name: str, matrix: FloatMatrix) -> Activations:
     layer = Layer(name, 0)
-    acts = as_activations(subject, concept, [layer], lambda _: matrix, {"reference": name})
+    acts = as_activations(described, concept, [layer], lambda _: matrix, {"reference": name})
     return replace(acts, total=0)
 
 
@@ -137,7 +139,11 @@ def random_twin(subject: Subject, *, random_state: int = 0) -> Subject | None:
         module = _fresh(subject.module)
     if module is None:
         return None
-    origin = {**subject.describe(), "weights": f"random, seed {random_state}", "reference": "random"}
+    described = {**subject.describe(), "weights": f"random, seed {random_state}", "reference": "random"}
+
+    def origin() -> Mapping[str, Any]:
+        return {**described, "drawn": weights_hash(module)}
+
     return subject.changed(module=module, name=f"{subject.name}-random", origin=origin, model=None)
 
 
@@ -156,7 +162,13 @@ def _fresh(module: nn.Module) -> nn.Module | None:
         return fresh.to(device).eval()
     twin = copy.deepcopy(module)
     for part in twin.modules():
-        reset: Any = getattr(part, "reset_parameters", None)
+        # nn.MultiheadAttention and nn.Transformer call it by the second name.
+        reset: Any = getattr(part, "reset_parameters", None) or getattr(part, "_reset_parameters", None)
         if reset is not None:
             reset()
+    for trained, drawn in zip(module.parameters(), twin.parameters(), strict=True):
+        if drawn.is_floating_point() and torch.equal(trained, drawn):
+            # No part knows how to draw it (or it is constant, as a norm's scale at the start, and stays so).
+            spread, centre = torch.std_mean(drawn.detach().float(), correction=0)
+            nn.init.normal_(drawn, centre.item(), spread.item())
     return twin

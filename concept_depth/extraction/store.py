@@ -6,8 +6,8 @@ An entry is a folder `activations/<key>` of the cache:
     shard-00000.safetensors …  a tensor (n, D) for each layer, and `examples` (n,): which examples the rows are;
                                in the header the plan that it belongs to and a checksum for each tensor
 
-The key is made of what decides the numbers (the tokens, the network, the layers) and of nothing else: no batch
-size, device or number of processes. The plan is kept because those do change the last bits: whoever goes on with
+The key is made of what decides the numbers (the tokens, the network, the layers) and of nothing else: no name, path,
+batch size, device or number of processes. The plan is kept because those do change the last bits: whoever goes on with
 an entry goes on with its plan, and so ends with the same bytes. Files appear whole or not at all; two processes
 that write one shard write the same, and the second replaces the first.
 
@@ -35,7 +35,7 @@ from concept_depth import files
 from concept_depth.activations import as_numpy
 from concept_depth.errors import InputError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FOLDER = "activations"
 STALE_SECONDS = 3600.0
 

@@ -101,7 +101,8 @@ def check_trees(
     Returns:
         The verdict, and where trees are right the rows of each pack, so that they need no second pass.
     """
-    reason = refusal(subject)
+    longest = max(len(example.ids) for pack in packs for example in pack)
+    reason = refusal(subject, longest)
     if reason is not None:
         return Verdict(False, reason), []
     chosen = [_witnesses(pack) for pack in packs]
@@ -112,7 +113,6 @@ def check_trees(
     batch_error: float | None = None
     tolerance = FLOOR[known]
     failed = []
-    longest = max(len(example.ids) for pack in packs for example in pack)
     for form in forms(subject, longest):
         try:
             results, narrowed = _run(subject, ear, packs, form, mlp)
@@ -163,13 +163,15 @@ def packs_to_check(packs: Sequence[Sequence[Encoded]]) -> list[int]:
 
 
 def _witnesses(pack: Sequence[Encoded]) -> list[int]:
-    """The last example in the tree's order, the longest, and if these are one, the first: few, as each runs alone.
+    """The last example in the tree's order, the longest, and if these are one, the first; and the shortest.
 
-    The first path of a tree is a plain sequence; the last stands farthest from where its position says.
+    Few, as each runs alone. The first path of a tree is a plain sequence; the last stands farthest from where its
+    position says; a short one shows what longer ones do to all that share a pass with them.
     """
     order = sorted(range(len(pack)), key=lambda i: wanted_part(pack[i]))
     longest = max(range(len(pack)), key=lambda i: (len(pack[i].ids), -i))
-    return sorted({order[-1], longest if longest != order[-1] else order[0]})
+    shortest = min(range(len(pack)), key=lambda i: (len(pack[i].ids), i))
+    return sorted({order[-1], longest if longest != order[-1] else order[0], shortest})
 
 
 def _finite(value: float | None) -> float | None:

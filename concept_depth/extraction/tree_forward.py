@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from concept_depth.extraction import token_tree
+from concept_depth.extraction.batches import rotary_kind
 from concept_depth.extraction.last_rows import only_rows
 from concept_depth.extraction.token_tree import Tree
 from concept_depth.subjects.attention import (
@@ -88,8 +89,8 @@ def forms(subject: Subject, longest: int) -> list[Form]:
     return [by_kind, *windowed, one] if kinds else [*windowed, one]
 
 
-def refusal(subject: Subject) -> str | None:
-    """Why a network cannot be handed a tree at all, or None where it is worth trying."""
+def refusal(subject: Subject, longest: int) -> str | None:
+    """Why a network cannot be handed a tree of texts of up to `longest` tokens; None where it is worth trying."""
     named = signature(subject.module.forward).parameters
     for argument in ("attention_mask", "position_ids"):
         if argument not in named:
@@ -97,6 +98,8 @@ def refusal(subject: Subject) -> str | None:
     attention = implementation(subject)
     if attention is not None and attention not in ("sdpa", "eager"):
         return f"attention implementation {attention} takes no mask of a tree"
+    if rotary_kind(subject, longest) != rotary_kind(subject, 1):
+        return f"texts of up to {longest} tokens change the positions of all that share a pass with them"
     return None
 
 

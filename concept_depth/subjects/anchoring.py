@@ -21,8 +21,8 @@ import torch
 
 from concept_depth.errors import InputError
 from concept_depth.subjects.sites import evaluation_mode
-from concept_depth.subjects.subject import Encoded, Subject
-from concept_depth.subjects.text import TokenReader
+from concept_depth.subjects.subject import Encoded, Subject, keep_nothing
+from concept_depth.subjects.text import TokenReader, untouched
 
 # Words that say the same in answer to a yes/no question, by the class they name; other classes have their name.
 SYNONYMS = {
@@ -123,7 +123,9 @@ def first_tokens(tokenizer: Any, words: Sequence[str]) -> set[int]:
     """The first tokens of some words, without those that are white space alone."""
     found = set()
     for word in words:
-        for token in tokenizer(word, add_special_tokens=False)["input_ids"]:
+        with untouched(tokenizer):
+            ids = tokenizer(word, add_special_tokens=False)["input_ids"]
+        for token in ids:
             if tokenizer.decode([token]).strip():
                 found.add(int(token))
                 break
@@ -136,22 +138,24 @@ def _answers(
     """(2, N) log-probabilities of the two classes behind each prompt.
 
     Prompts of one length share a batch, so that nothing is padded and the model's own last logits are the answer.
+    They end with the last token that is theirs: behind an end token, which some tokenizers add, nobody answers.
     """
+    prompts = [example.ids[: example.rows[-1] + 1] for example in encoded]
     model: Any = subject.model
     named = signature(model.forward).parameters
-    options: dict[str, Any] = {"use_cache": False} if "use_cache" in named else {}
+    options = keep_nothing(model)
     if "logits_to_keep" in named:
         options["logits_to_keep"] = 1
     by_length: dict[int, list[int]] = {}
-    for index, example in enumerate(encoded):
-        by_length.setdefault(len(example.ids), []).append(index)
+    for index, prompt in enumerate(prompts):
+        by_length.setdefault(len(prompt), []).append(index)
     log_2N = np.zeros((2, len(encoded)))
     with evaluation_mode(model), torch.inference_mode():
         for length, members in sorted(by_length.items()):
             size = max(1, TOKENS_OF_A_BATCH // length)
             for start in range(0, len(members), size):
                 batch = members[start : start + size]
-                ids_BT = torch.tensor([encoded[i].ids for i in batch], device=subject.device)
+                ids_BT = torch.tensor([prompts[i] for i in batch], device=subject.device)
                 logits_BV = model(input_ids=ids_BT, **options).logits[:, -1].float()
                 log_BV = logits_BV.log_softmax(-1)
                 for row, chosen in enumerate(ids):

@@ -5,7 +5,9 @@ Only here (and in `gguf`, `quantize`, `anchoring`) is transformers known.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from inspect import signature
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,9 @@ import torch
 from torch import nn
 
 from concept_depth.errors import InputError
+from concept_depth.subjects.identity import adapter_state, config_hash, remember, structure_hash, weights_hash
 from concept_depth.subjects.inside import inner_taps
 from concept_depth.subjects.loading import load
-from concept_depth.subjects.modules import weights_sample
 from concept_depth.subjects.sites import check_site_and_position, find_blocks, stream_taps
 from concept_depth.subjects.source import Source, resolve
 from concept_depth.subjects.subject import Layer, Subject, Tap
@@ -64,7 +66,10 @@ def from_pretrained(
         InputError: no such model, unreadable files, a setting that does not exist, no decoder-only model.
     """
     check_site_and_position(site, position)
-    source = resolve(name, revision=revision)
+    found = {
+        key: model_kwargs[key] for key in ("subfolder", "token", "cache_dir") if model_kwargs.get(key) is not None
+    }
+    source = resolve(name, revision=revision, **found)
     loaded = load(
         source,
         dtype=dtype,
@@ -140,17 +145,11 @@ def _subject(
     blocks: str | None,
     origin: dict[str, Any] | None,
 ) -> Subject:
-    if max_length is not None and (isinstance(max_length, bool) or max_length < 1):
-        raise InputError(f"max_length {max_length!r} is no length; give a whole number of 1 or more")
+    _check_reading(tokenizer, max_length)
     module = base_of(model)
-    config: Any = getattr(module, "config", None)
     found = find_blocks(module, blocks=_inside(model, module, blocks))
     layers, taps = _layers(module, found, site, name)
-    limits = [limit for limit in (max_length, _own_limit(config, tokenizer)) if limit is not None]
-
-    def described() -> dict[str, Any]:
-        facts = origin if origin is not None else {"model": name, "weights": weights_sample(module)}
-        return {**facts, **architecture(module), "site": site, "blocks": found[0].rpartition(".")[0]}
+    limits = [int(limit) for limit in (max_length, _own_limit(module, tokenizer)) if limit is not None]
 
     pad = getattr(tokenizer, "pad_token_id", None)
     return Subject(
@@ -159,13 +158,43 @@ def _subject(
         layers=layers,
         total=len(found),
         taps=taps,
-        reader=TokenReader(tokenizer, position, min(limits, default=None), chat_template),
-        origin=described,
+        reader=TokenReader(
+            tokenizer,
+            position if isinstance(position, str) else int(position),
+            min(limits, default=None),
+            chat_template,
+            _known_tokens(module),
+        ),
+        origin=_described(
+            module, origin or {"model": name}, {"site": site, "blocks": found[0].rpartition(".")[0]}
+        ),
         model=model,
         tokenizer=tokenizer,
         # Padding is masked and behind every token that is read, so any id of the vocabulary will do.
         pad_id=pad if isinstance(pad, int) and 0 <= pad < vocabulary_size(module) else 0,
     )
+
+
+def _check_reading(tokenizer: Any, max_length: Any) -> None:
+    whole = isinstance(max_length, Integral) and not isinstance(max_length, bool)
+    if max_length is not None and not (whole and max_length >= 1):
+        raise InputError(f"max_length {max_length!r} is no length; give a whole number of 1 or more")
+    if not callable(tokenizer):
+        raise InputError(f"{tokenizer!r} is no tokenizer; give the one that AutoTokenizer.from_pretrained makes")
+
+
+def _described(module: nn.Module, origin: dict[str, Any], places: dict[str, Any]) -> Callable[[], dict[str, Any]]:
+    """What `describe` asks: the origin, with the weights, config and adapters as they are at that time."""
+    of_files = origin.get("weights")
+    if of_files is not None:
+        remember(module, of_files)
+
+    def described() -> dict[str, Any]:
+        weights = weights_hash(module)
+        changed = {} if of_files in (None, weights) else {"changed_since_loading": True}
+        return {**origin, "weights": weights, **changed, **architecture(module), **places}
+
+    return described
 
 
 def _layers(
@@ -180,8 +209,13 @@ def base_of(model: Any) -> nn.Module:
     """The part of a causal language model that makes hidden states from token ids: no head, no vision tower.
 
     Raises:
-        InputError: the model is an encoder-decoder, or is none of transformers.
+        InputError: the model is an encoder-decoder, or is none of transformers; its adapter is no part of the layers.
     """
+    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
+        raise InputError(
+            f"the adapter {model.active_peft_config.peft_type.value} puts learned vectors in front of the text, which "
+            "the layers alone do not see; give an adapter that changes weights (LoRA), or model.get_base_model()"
+        )
     if hasattr(model, "get_base_model"):  # PEFT: its layers sit inside the model that it wraps
         model = model.get_base_model()
     config: Any = getattr(model, "config", None)
@@ -208,13 +242,27 @@ def _inside(model: nn.Module, module: nn.Module, blocks: str | None) -> str | No
     return next((name for name, part in module.named_modules() if part is wanted and wanted is not None), blocks)
 
 
-def _own_limit(config: Any, tokenizer: Any) -> int | None:
-    """The most tokens that the model was made for, as its config and tokenizer say."""
+def _own_limit(module: nn.Module, tokenizer: Any) -> int | None:
+    """The most tokens that the model was made for, as its config, its table of positions and its tokenizer say."""
+    config: Any = getattr(module, "config", None)
     limits = [getattr(config, key, None) for key in ("max_position_embeddings", "n_positions", "max_seq_len")]
     limits.append(getattr(tokenizer, "model_max_length", None))
+    # RoBERTa and its kin count positions from behind that of padding, so their table holds fewer than its rows.
+    limits += [
+        part.num_embeddings - part.padding_idx - 1
+        for name, part in module.named_modules()
+        if isinstance(part, nn.Embedding) and name.endswith("position_embeddings") and part.padding_idx is not None
+    ]
     # Tokenizers without a limit name a huge number; configs without one a negative.
     known = [int(limit) for limit in limits if isinstance(limit, int | float) and 0 < limit < 10**9]
     return min(known, default=None)
+
+
+def _known_tokens(module: nn.Module) -> int | None:
+    """How many token ids a network can look up; None where its embedding is no plain table."""
+    finder: Any = getattr(module, "get_input_embeddings", None)
+    embedding = None if finder is None else finder()
+    return embedding.num_embeddings if isinstance(embedding, nn.Embedding) else None
 
 
 def vocabulary_size(module: nn.Module) -> int:
@@ -226,7 +274,7 @@ def vocabulary_size(module: nn.Module) -> int:
 
 
 def architecture(module: nn.Module) -> dict[str, Any]:
-    """What a model is, for `describe`: class, size, dtype, quantisation, versions of the libraries."""
+    """What a model is, for `describe`: class, config, size, dtype, quantisation, adapters, versions of libraries."""
     import transformers
 
     config: Any = getattr(module, "config", None)
@@ -234,8 +282,12 @@ def architecture(module: nn.Module) -> dict[str, Any]:
     method = (
         quantized.get("quant_method") if isinstance(quantized, dict) else getattr(quantized, "quant_method", None)
     )
+    adapters = adapter_state(module)
     return {
+        **({} if adapters is None else {"adapters": adapters}),
         "architecture": type(module).__name__,
+        "config": config_hash(config),
+        "structure": structure_hash(module, settings=False),
         "model_type": getattr(config, "model_type", None),
         "hidden_size": getattr(config, "hidden_size", None),
         "parameters": sum(parameter.numel() for parameter in module.parameters()),

@@ -133,25 +133,31 @@ def _added(block: str, events: Sequence[_Event], site: str) -> Tap | None:
 
 
 def _term(total: torch.Tensor, start: torch.Tensor, events: Iterable[_Event]) -> Tap | None:
-    """The tap whose tensor, times a constant, is total − start; the outermost and latest of several, or None."""
+    """The tap whose tensor, times a constant, is total − start; the outermost and latest of several, or None.
+
+    Each element counts by how well it can be known: where the stream is huge (massive activations), its rounding
+    can exceed what is added, and such an element says nothing.
+    """
     tolerance = _TOLERANCE.get(total.dtype, 1e-4)
-    added = (total.double() - start.double()).flatten()
-    size = added.norm()
-    if size == 0:
-        return None
+    limits = torch.finfo(total.dtype)
+    ends = [total.double().flatten(), start.double().flatten()]
+    added = ends[0] - ends[1]
+    error = tolerance * added.abs() + limits.eps * torch.maximum(ends[0].abs(), ends[1].abs()) + limits.tiny
+    added = added / error
+    # As much as rounding explains, and at most half of what is to be explained: else any tensor would do.
+    slack = min(added.numel() ** 0.5, float(added.norm()) / 2)
     found: list[tuple[int, int, Tap]] = []
     for event in events:
         if event.given is None or not _alike(event.given, total):
             continue
-        given = event.given.double().flatten()
+        given = event.given.double().flatten() / error
         if given.norm() == 0:
             continue
-        scale = float(added @ given / (given @ given))
-        # Rounding of the sums themselves counts too: the stream can be much larger than what is added.
-        slack = tolerance * size + 4 * torch.finfo(total.dtype).eps * total.double().norm()
-        if (added - scale * given).norm() <= slack:
-            scale = 1.0 if abs(scale - 1) < tolerance else scale
-            found.append((event.path.count("."), -event.ended, Tap(event.path, "output", scale)))
+        # Most networks add what they computed as it is, so a constant must be needed to be believed.
+        for scale in (1.0, float(added @ given / (given @ given))):
+            if (added - scale * given).norm() < slack:
+                found.append((event.path.count("."), -event.ended, Tap(event.path, "output", scale)))
+                break
     return min(found, key=lambda item: item[:2])[2] if found else None
 
 

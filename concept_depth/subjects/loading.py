@@ -13,8 +13,8 @@ import torch
 
 from concept_depth import files
 from concept_depth.errors import InputError
-from concept_depth.subjects.gguf import converted_folder, converted_tokenizer
-from concept_depth.subjects.modules import weights_sample
+from concept_depth.subjects.gguf import CONVERSION, converted_folder, converted_tokenizer
+from concept_depth.subjects.identity import tensors_hash
 from concept_depth.subjects.source import Source, local_files_hash
 
 DTYPES = {
@@ -23,6 +23,11 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float64": torch.float64,
 }
+# Settings of transformers' `from_pretrained` that say where files are: the config and the tokenizer need them too.
+WHERE = {"token", "subfolder", "cache_dir", "force_download", "local_files_only", "proxies"}
+# Settings of transformers' `from_pretrained` with which the same files give the same weights.
+SAME_WEIGHTS = {"device_map", "max_memory", "offload_folder", "low_cpu_mem_usage", "attn_implementation"}
+SAME_WEIGHTS |= WHERE - {"subfolder"}
 
 
 @dataclass(frozen=True)
@@ -55,11 +60,13 @@ def load(
     origin: dict[str, Any] = {"model": location, "revision": source.revision, "weights": None}
     if source.gguf is not None:
         folder, digest = converted_folder(source.gguf)
-        origin = {"model": source.gguf.title, "revision": None, "weights": digest, "file_format": "gguf"}
+        origin = {"model": source.gguf.title, "revision": None, "weights": digest}
+        origin |= {"file_format": "gguf", "conversion": CONVERSION}
         location = str(folder)
     elif source.kind == "folder":
         origin = {"model": Path(location).name, "revision": None, "weights": local_files_hash(Path(location))}
     common: dict[str, Any] = {"revision": source.revision, "trust_remote_code": trust_remote_code}
+    common |= {key: model_kwargs[key] for key in WHERE & model_kwargs.keys()}
     arguments: dict[str, Any] = {"dtype": precision, **common, **model_kwargs}
     if quantization is not None:
         from concept_depth.subjects.quantize import bitsandbytes_config
@@ -67,15 +74,21 @@ def load(
         arguments["quantization_config"] = bitsandbytes_config(quantization, precision)
     if "device_map" not in arguments:
         arguments |= _placement(
-            location, precision, where, alone=device == "auto" and "LOCAL_RANK" not in os.environ
+            str(Path(location, common.get("subfolder") or "")),
+            precision,
+            where,
+            alone=device == "auto" and "LOCAL_RANK" not in os.environ,
         )
     with quiet():
         model, tokenizer = _read(source, location, common, arguments)
         if adapter is not None:
             model = _with_adapter(model, adapter)
-            origin["adapter"] = {"name": Path(adapter).name, "weights": weights_sample(model)}
+            origin["adapter"] = {"name": Path(adapter).name, "weights": _adapter_hash(model)}
     if source.kind == "hub":
-        origin["revision"] = getattr(model.config, "_commit_hash", None) or source.revision
+        commit = getattr(model.config, "_commit_hash", None)
+        origin |= {"revision": commit or source.revision, "weights": f"{location}@{commit}" if commit else None}
+    if model_kwargs.keys() - SAME_WEIGHTS:
+        origin["weights"] = None  # perhaps of other files (subfolder, variant): what came into memory is hashed
     if quantization is not None:
         origin["quantization_kind"] = quantization
     return Loaded(model, tokenizer, origin)
@@ -98,11 +111,7 @@ def _read(source: Source, location: str, common: dict[str, Any], arguments: dict
             tokenizer = converted_tokenizer(Path(location))
     except InputError:
         raise
-    except Exception as error:
-        # safetensors has an exception of its own for damaged files, which derives from Exception alone.
-        kinds = (OSError, ValueError, KeyError, ImportError)
-        if not isinstance(error, kinds) and type(error).__name__ != "SafetensorError":
-            raise
+    except Exception as error:  # all that is read here is the caller's, and its readers raise anything
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"{source.name} cannot be loaded as a causal language model ({reason}); "
@@ -140,6 +149,12 @@ def _with_adapter(model: Any, adapter: str) -> Any:
         raise InputError(
             f"the adapter {adapter} cannot be put on this model ({reason}); give one made for it"
         ) from error
+
+
+def _adapter_hash(model: Any) -> str:
+    from peft import get_peft_model_state_dict
+
+    return tensors_hash(get_peft_model_state_dict(model, save_embedding_layers=False))
 
 
 def _device(device: str) -> torch.device:
@@ -191,6 +206,8 @@ def _bytes_needed(folder: Path, precision: torch.dtype | str) -> int | None:
         return None
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     config = files.read_json(folder / "config.json")
+    if not isinstance(config, dict):
+        raise InputError(f"{folder / 'config.json'} holds no config; give a folder that save_pretrained wrote")
     stored = DTYPES.get(str(config.get("dtype", config.get("torch_dtype"))), torch.float32)
     return size if isinstance(precision, str) else size * precision.itemsize // stored.itemsize
 

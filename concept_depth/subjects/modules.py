@@ -1,11 +1,10 @@
-"""What `Subject.from_module` needs: modules named by pattern, wide layers reduced, weights hashed.
+"""What `Subject.from_module` needs: modules named by pattern, wide layers reduced.
 
 Shapes: B examples of a batch, F features of a layer, D of them kept, K terms summed into each.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ import torch
 from torch import nn
 
 from concept_depth.errors import InputError
+from concept_depth.subjects.identity import structure_hash, weights_hash
 
 # Wider layers are projected: a probe on a few hundred examples has no use for more columns, and 1024 random ones
 # keep distances within about 10 % (Johnson-Lindenstrauss).
@@ -31,7 +31,8 @@ def describe_module(module: nn.Module, pooling: Pool) -> dict[str, Any]:
     return {
         "model": type(module).__name__,
         "architecture": type(module).__name__,
-        "weights": weights_sample(module),
+        "structure": structure_hash(module, settings=True),
+        "weights": weights_hash(module),
         "dtype": str(next((p.dtype for p in module.parameters()), torch.float32)).removeprefix("torch."),
         "quantization": None,
         "site": "output",
@@ -136,19 +137,6 @@ def project(flat_BF: torch.Tensor, width: int, *, seed: int = 0) -> torch.Tensor
     signed_BF = (flat_BF * sign_F)[:, order_F]
     padded = nn.functional.pad(signed_BF, (0, terms * width - features))
     return padded.reshape(len(flat_BF), terms, width).sum(1)
-
-
-def weights_sample(module: nn.Module, *, per_tensor: int = 1024) -> str:
-    """A hash of names, shapes, kinds and evenly spaced values of all weights: cheap, and training changes it."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        if tensor.device.type == "meta" or tensor.numel() == 0:
-            continue
-        flat = tensor.detach().reshape(-1)
-        picked = flat[:: max(1, flat.numel() // per_tensor)].contiguous().cpu()
-        digest.update(picked.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def as_batch(inputs: npt.ArrayLike, module: nn.Module) -> torch.Tensor:

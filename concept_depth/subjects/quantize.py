@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from concept_depth.errors import InputError
+from concept_depth.subjects.identity import remember, weights_hash
 from concept_depth.subjects.subject import Subject
 
 KINDS = ("int8", "int4", "nf4")
@@ -75,9 +76,12 @@ def quantize(subject: Subject, kind: str) -> Subject:
         raise InputError(f"{subject.name} has no linear layer, so there is nothing to quantise")
     backend = _with_torchao(module, kind) if subject.model is None else _with_bitsandbytes(module, kind)
 
+    # The original may change later; the copy is made of what it was.
+    before = {**(subject.origin() if callable(subject.origin) else subject.origin)}
+    remember(module, str(before.get("weights")))
+
     def origin() -> Mapping[str, Any]:
-        before = subject.origin() if callable(subject.origin) else subject.origin
-        return {**before, "quantization": backend}
+        return {**before, "weights": weights_hash(module), "quantization": backend}
 
     return subject.changed(
         module=module,

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from inspect import signature
 from itertools import pairwise
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import nn
 
 from concept_depth.errors import InputError
-from concept_depth.subjects.subject import Layer, Subject, Tap
+from concept_depth.subjects.subject import Layer, Subject, Tap, keep_nothing
 
 SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mlp_in")
 POSITIONS = ("last", "first", "mean", "span")
@@ -27,7 +27,8 @@ def check_site_and_position(site: str, position: str | int) -> None:
     """Raise an InputError where a site or position is none that exists."""
     if site not in SITES:
         raise InputError(f"there is no site {site!r}; the sites are {', '.join(SITES)}")
-    if isinstance(position, bool) or (isinstance(position, str) and position not in POSITIONS):
+    known = position in POSITIONS if isinstance(position, str) else isinstance(position, Integral)
+    if isinstance(position, bool) or not known:
         raise InputError(
             f"there is no position {position!r}; give {', '.join(POSITIONS)}, or a whole number (0 is the first "
             "token, -1 the last)"
@@ -134,12 +135,10 @@ def short_pass(module: nn.Module) -> None:
         InputError: it cannot read token ids alone.
     """
     device = next((p.device for p in module.parameters() if p.device.type != "meta"), torch.device("cpu"))
-    arguments: dict[str, Any] = {"input_ids": torch.arange(1, 4, device=device)[None]}
-    if "use_cache" in signature(module.forward).parameters:
-        arguments["use_cache"] = False
+    ids = torch.arange(1, 4, device=device)[None]
     try:
         with evaluation_mode(module), torch.inference_mode():
-            module(**arguments)
+            module(input_ids=ids, **keep_nothing(module))
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
@@ -174,10 +173,12 @@ class Listener:
         self._heard: dict[str, torch.Tensor] = {}
         self._shape: tuple[int, int] | None = None
         self._pick: Pick | None = None
-        # A network that is spread over memories moves weights back behind each pass, so it must run to its end.
-        self._stop = not any(
+        # A network that is spread over memories moves weights back behind each pass, so it must run to its end; and
+        # one that is no language model, whose blocks are known to run once, so that a part that runs again is seen.
+        self._stop = subject.takes_text and not any(
             getattr(getattr(part, "_hf_hook", None), "offload", False) for part in subject.module.modules()
         )
+        self._switching = _switching(subject.module)
 
     def attach(self, handles: list[Any]) -> None:
         """Hook every tap; each handle is put into `handles` at once, so that none is lost to an error."""
@@ -208,6 +209,11 @@ class Listener:
         for name in names:
             if tensor is None:
                 raise InputError(f"{self._subject.name}: no tensor passes at layer {name}; leave it out")
+            if name in self._heard and not self._subject.takes_text:
+                raise InputError(
+                    f"{self._subject.name}: layer {name} runs several times in one pass and has no one place in its "
+                    "depth; give each use a module of its own, or leave it out"
+                )
             value = tensor if self._shape is None else batch_first(tensor, self._shape)
             scale = self._taps[name].scale
             value = value if scale == 1.0 else value * scale
@@ -235,7 +241,7 @@ class Listener:
         self._pick = pick
         self._heard = {}
         try:
-            with torch.inference_mode():
+            with attention_as_it_was(self._switching), torch.inference_mode():
                 self._subject.module(*args, **kwargs)
         except _Heard:
             pass
@@ -278,10 +284,29 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
     modes = [(part, part.training) for part in module.modules()]
     try:
         module.eval()
-        yield
+        with attention_as_it_was(_switching(module)):
+            yield
     finally:
         for part, training in modes:
             part.training = training
+
+
+def _switching(module: nn.Module) -> list[nn.Module]:
+    return [part for part in module.modules() if hasattr(part, "set_attention_type")]
+
+
+@contextmanager
+def attention_as_it_was(parts: Sequence[nn.Module]) -> Iterator[None]:
+    """Put back the attention of BigBird, which turns to another kind at its first short text, and stays there."""
+    before = [(part, vars(part).get("attention_type"), dict(part.named_children())) for part in parts]
+    try:
+        yield
+    finally:
+        for part, kind, children in before:
+            if kind is not None:
+                vars(part)["attention_type"] = kind
+            for name, child in children.items():
+                setattr(part, name, child)
 
 
 def incoming(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Tensor | None:

@@ -22,12 +22,22 @@ class Source:
     gguf: GgufSource | None = None
 
 
-def resolve(name: str, *, revision: str | None = None) -> Source:
+def resolve(
+    name: str,
+    *,
+    revision: str | None = None,
+    subfolder: str = "",
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+) -> Source:
     """Find a model by its name, without reading its weights.
 
     Args:
         name: bundled name, Hub id, folder, or .gguf file.
         revision: branch, tag or commit on the Hub.
+        subfolder: where in the folder or repository the model is.
+        token: of the Hub; by default the one that is stored.
+        cache_dir: where files of the Hub are kept; by default in its own cache.
 
     Raises:
         InputError: there is no such model here, and the Hub does not have it or cannot be reached.
@@ -41,26 +51,39 @@ def resolve(name: str, *, revision: str | None = None) -> Source:
         found = installed(BUNDLED[name])
         if found is not None:
             return Source(name, "gguf", BUNDLED[name].hub_id, gguf=found)
-        return _on_hub(BUNDLED[name].hub_id, revision, name, hint=f"type: {BUNDLED[name].install}")
+        hint = f"type: {BUNDLED[name].install}"
+        return _on_hub(BUNDLED[name].hub_id, revision, name, subfolder, token, cache_dir, hint=hint)
     if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise InputError(f"the folder {name} holds no config.json; give a folder that save_pretrained wrote")
+        place = path / subfolder
+        if not (place / "config.json").is_file():
+            raise InputError(f"the folder {place} holds no config.json; give a folder that save_pretrained wrote")
         return Source(name, "folder", str(path))
     if path.exists():
         raise InputError(f"{name} is neither a model's folder nor a .gguf file; give one of these or a Hub id")
     names = ", ".join(BUNDLED)
-    return _on_hub(name, revision, name, hint=f"give a folder, a .gguf file, a Hub id or a bundled name ({names})")
+    hint = f"give a folder, a .gguf file, a Hub id or a bundled name ({names})"
+    return _on_hub(name, revision, name, subfolder, token, cache_dir, hint=hint)
 
 
-def _on_hub(hub_id: str, revision: str | None, name: str, *, hint: str) -> Source:
+def _on_hub(
+    hub_id: str,
+    revision: str | None,
+    name: str,
+    subfolder: str,
+    token: str | bool | None,
+    cache_dir: str | Path | None,
+    *,
+    hint: str,
+) -> Source:
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
     from huggingface_hub.errors import RepositoryNotFoundError as NotFound
 
     try:
-        if isinstance(try_to_load_from_cache(hub_id, "config.json", revision=revision), str):
+        config = Path(subfolder, "config.json").as_posix()
+        if isinstance(try_to_load_from_cache(hub_id, config, cache_dir=cache_dir, revision=revision), str):
             return Source(name, "hub", hub_id, revision)
-        HfApi().model_info(hub_id, revision=revision, timeout=10)
+        HfApi(token=token).model_info(hub_id, revision=revision, timeout=10)
     except HFValidationError as error:
         raise InputError(f"there is no model {name!r}, and it cannot be a Hub id; {hint}") from error
     except NotFound as error:
@@ -78,8 +101,8 @@ def _on_hub(hub_id: str, revision: str | None, name: str, *, hint: str) -> Sourc
 
 
 def local_files_hash(folder: Path) -> str | None:
-    """One hash of all weight files of a folder, or None where it holds none."""
+    """One hash of all weight files of a folder and of its own code, or None where it holds no weights."""
     weights = sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".bin", ".pt") and p.is_file())
     if not weights:
         return None
-    return files.content_key([[path.name, file_hash(path)] for path in weights])
+    return files.content_key([[path.name, file_hash(path)] for path in (*weights, *sorted(folder.glob("*.py")))])

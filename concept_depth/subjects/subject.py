@@ -5,9 +5,10 @@ Shapes: B examples of a batch, T tokens, D hidden.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from inspect import signature
+from numbers import Integral
 from typing import Any, Protocol
 
 import torch
@@ -151,12 +152,9 @@ class Subject:
 
         Only what the network's `forward` names is given: some take no mask, some keep no cache.
         """
-        named = signature(self.module.forward).parameters
-        given: dict[str, Any] = {"input_ids": ids_BT.to(self.device)}
-        if mask_BT is not None and "attention_mask" in named:
+        given: dict[str, Any] = {"input_ids": ids_BT.to(self.device), **keep_nothing(self.module)}
+        if mask_BT is not None and "attention_mask" in signature(self.module.forward).parameters:
             given["attention_mask"] = mask_BT.to(self.device)
-        if "use_cache" in named:
-            given["use_cache"] = False
         return given
 
     def describe(self) -> dict[str, Any]:
@@ -178,10 +176,13 @@ class Subject:
         """
         if layers is None:
             return self.layers
+        if isinstance(layers, str) or not isinstance(layers, Iterable):
+            raise InputError(f"layers {layers!r} is no list of layers; give layers=[{layers!r}], or None for all")
+        layers = list(layers)
         known: dict[str | int, Layer] = {layer.name: layer for layer in self.layers}
         known |= {layer.number: layer for layer in self.layers}
         for wanted in layers:
-            if wanted not in known:
+            if not isinstance(wanted, str | Integral) or wanted not in known:
                 raise InputError(
                     f"{self.name} has no layer {wanted!r}; it has the numbers {self.layers[0].number} to "
                     f"{self.layers[-1].number} ({self.layers[0].name} … {self.layers[-1].name})"
@@ -237,6 +238,20 @@ class Subject:
             pool=pooling,
             origin=lambda: describe_module(module, pooling),
         )
+
+
+def keep_nothing(module: nn.Module) -> dict[str, Any]:
+    """Keyword arguments with which a model of transformers keeps neither a cache nor what its config asks it to keep.
+
+    It would keep every layer's states, by hooks that it never takes away.
+    """
+    named = signature(module.forward).parameters
+    takes_any = any(argument.kind is argument.VAR_KEYWORD for argument in named.values())
+    given: dict[str, Any] = {"use_cache": False} if "use_cache" in named else {}
+    for wish in ("output_hidden_states", "output_attentions", "output_router_logits"):
+        if getattr(getattr(module, "config", None), wish, False) and (wish in named or takes_any):
+            given[wish] = False
+    return given
 
 
 def token_batch(encoded: Sequence[Encoded], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:

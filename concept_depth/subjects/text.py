@@ -5,7 +5,7 @@ The caller's tokenizer is asked, never changed: padding and truncation are done 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,9 @@ from concept_depth.errors import InputError
 from concept_depth.subjects.subject import Encoded
 
 Span = tuple[int, int]
+# What no chat template holds, and none changes.
+MARK = "concept-depth-marks-this-place"
+CHANGED = "the chat template changes the text, so a span in it cannot be found; leave it off"
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,25 @@ class _Tokens:
     ids: list[int]
     special: list[bool]
     offsets: list[Span] | None
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """What stands in the {text} slot of each prompt, and around it; `spans` where these are what is read."""
+
+    texts: Sequence[str]
+    before: str
+    after: str
+    spans: Sequence[Span] | None
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """The part of a text that is kept, from its character `start` on, and the tokens of its prompt."""
+
+    start: int
+    text: str
+    tokens: _Tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,12 +57,14 @@ class TokenReader:
             text (begin, end, separator) are not counted: `last` is the text's last token.
         max_length: most tokens a prompt may have; longer ones are cut inside the {text} slot.
         chat_template: put each prompt into the model's chat markup, as a user's turn that the model is to answer.
+        vocabulary: how many ids the network knows; None where that cannot be told.
     """
 
     tokenizer: Any
     position: str | int
     max_length: int | None
     chat_template: bool
+    vocabulary: int | None = None
 
     def describe(self) -> dict[str, Any]:
         """What of the reading decides the numbers."""
@@ -59,33 +83,34 @@ class TokenReader:
 
         Raises:
             InputError: no spans for `position="span"`, no chat template, a prompt that cannot be cut to
-                `max_length`, an integer position beyond the prompt.
+                `max_length`, an integer position beyond the prompt, a token that the network does not know.
         """
         if self.position == "span" and spans is None:
             raise InputError("position 'span' needs a span for each text; give a concept with spans")
         if self.chat_template and not getattr(self.tokenizer, "chat_template", None):
             raise InputError("this model's tokenizer has no chat template; leave chat_template off")
-        kept = list(texts)
-        moved = [0] * len(kept)
-        tokens = self._tokenize([self._prompt(text, before, after) for text in kept])
-        full = [len(item.ids) for item in tokens]
-        if self.max_length is not None:
-            too_long = [i for i, n in enumerate(full) if n > self.max_length]
-            for i, start, end in self._cut(too_long, kept, before, after, spans):
-                kept[i], moved[i] = kept[i][start:end], start
-            for i, item in zip(
-                too_long, self._tokenize([self._prompt(kept[i], before, after) for i in too_long]), strict=True
-            ):
-                tokens[i] = item
+        slot = _Slot(texts, before, after, spans if self.position == "span" else None)
+        whole = self._tokenize([self._prompt(text, before, after) for text in texts])
+        kept = self._shortened(whole, slot)
+        opening = self._opening() if slot.spans is not None and self.chat_template else 0
         encoded = []
-        for i, item in enumerate(tokens):
-            span = None
-            if spans is not None and self.position == "span":
-                span = self._span_in_prompt(
-                    kept[i], before, after, (spans[i][0] - moved[i], spans[i][1] - moved[i])
+        for i, item in enumerate(whole):
+            piece = kept.get(i, _Piece(0, texts[i], item))
+            if self.vocabulary is not None and max(piece.tokens.ids, default=0) >= self.vocabulary:
+                raise InputError(
+                    f"example {i + 1} has the token {max(piece.tokens.ids)}, but the model knows {self.vocabulary} "
+                    "tokens only; give the tokenizer that belongs to the model"
                 )
-            rows = self._rows(item, span, i)
-            encoded.append(Encoded(tuple(item.ids), rows, truncated=full[i] - len(item.ids)))
+            if slot.spans is not None:
+                span = (slot.spans[i][0] - piece.start, slot.spans[i][1] - piece.start)
+                rows = self._span_rows(
+                    piece.tokens, self._span_in_prompt(piece.text, before, after, span, opening), i
+                )
+            elif i in kept and isinstance(self.position, int):
+                rows = (self._kept_row(item, piece.tokens, i),)
+            else:
+                rows = self._rows(piece.tokens, i)
+            encoded.append(Encoded(tuple(piece.tokens.ids), rows, truncated=len(item.ids) - len(piece.tokens.ids)))
         return encoded
 
     # -- prompts -------------------------------------------------------------------------------------------------
@@ -95,21 +120,37 @@ class TokenReader:
         if not self.chat_template:
             return prompt
         messages = [{"role": "user", "content": prompt}]
-        rendered: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        try:
+            rendered: str = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:  # templates are programs: they raise what they like
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise InputError(
+                f"the tokenizer's chat template cannot render a user's turn ({reason}); leave chat_template off, "
+                "or set tokenizer.chat_template to one that can"
+            ) from error
         return rendered
 
-    def _span_in_prompt(self, text: str, before: str, after: str, span: Span) -> Span:
+    def _opening(self) -> int:
+        """How many characters of chat markup stand in front of what the user says.
+
+        Looking for the text itself would not do, since the markup may hold the same words.
+        """
+        opening = self._prompt(MARK, "", "").find(MARK)
+        if opening < 0:
+            raise InputError(CHANGED)
+        return opening
+
+    def _span_in_prompt(self, text: str, before: str, after: str, span: Span, opening: int) -> Span:
         prompt = self._prompt(text, before, after)
         inner = f"{before}{text}{after}"
-        # Chat templates may strip what they are given.
-        shift = prompt.find(inner)
-        if shift < 0:
-            stripped = inner.strip()
-            shift = prompt.find(stripped) - (len(inner) - len(inner.lstrip()))
-            if stripped not in prompt:
-                raise InputError(
-                    "the chat template changes the text, so a span in it cannot be found; leave it off"
-                )
+        shift = opening
+        if not prompt.startswith(inner, opening):
+            # Chat templates may strip what they are given.
+            shift -= len(inner) - len(inner.lstrip())
+            if not prompt.startswith(inner.strip(), opening):
+                raise InputError(CHANGED)
         return shift + len(before) + span[0], shift + len(before) + span[1]
 
     # -- tokens --------------------------------------------------------------------------------------------------
@@ -118,7 +159,7 @@ class TokenReader:
         if not prompts:
             return []
         fast = bool(getattr(self.tokenizer, "is_fast", False))
-        with _untouched(self.tokenizer):
+        with untouched(self.tokenizer):
             # Chat markup holds its own special tokens.
             batch = self.tokenizer(
                 list(prompts),
@@ -135,7 +176,10 @@ class TokenReader:
         specials = set(getattr(self.tokenizer, "all_special_ids", []))
         masks = batch.get("special_tokens_mask") or [[i in specials for i in ids] for ids in batch["input_ids"]]
         tokens = []
-        for ids, mask, places in zip(batch["input_ids"], masks, offsets, strict=True):
+        for prompt, ids, mask, places in zip(prompts, batch["input_ids"], masks, offsets, strict=True):
+            if len(mask) != len(ids):
+                # A Python tokenizer can add tokens of which its own mask knows nothing.
+                mask = self._added(prompt, ids)
             # Some tokenizers mark every special id; only those around the text are left out of positions.
             inner = [i for i, flag in enumerate(mask) if not flag]
             first, last = (inner[0], inner[-1]) if inner else (0, len(ids) - 1)
@@ -145,23 +189,42 @@ class TokenReader:
             tokens.append(_Tokens(list(ids), special, None if places is None else [tuple(p) for p in places]))
         return tokens
 
-    def _cut(
-        self, which: Sequence[int], texts: Sequence[str], before: str, after: str, spans: Sequence[Span] | None
-    ) -> Iterator[tuple[int, int, int]]:
-        """For each too long text the (start, end) of the longest part that fits, found by halving, all at once.
+    def _added(self, prompt: str, ids: Sequence[int]) -> list[bool]:
+        """Which tokens of a prompt a tokenizer put around it, found by tokenizing it without them."""
+        own = list(self.tokenizer(prompt, add_special_tokens=False)["input_ids"])
+        starts = [i for i in range(len(ids) - len(own) + 1) if list(ids[i : i + len(own)]) == own]
+        if starts:
+            return [not starts[0] <= i < starts[0] + len(own) for i in range(len(ids))]
+        specials = set(getattr(self.tokenizer, "all_special_ids", []))
+        return [i in specials for i in ids]
+
+    def _shortened(self, whole: Sequence[_Tokens], slot: _Slot) -> dict[int, _Piece]:
+        """For each prompt that is too long, what is kept of its text.
 
         The end is cut, or the beginning where the end holds the token that is read.
         """
-        assert self.max_length is not None
+        too_long = [i for i, item in enumerate(whole) if self.max_length and len(item.ids) > self.max_length]
+        at_end = (self.position == "last" and not slot.after) or (
+            isinstance(self.position, int) and self.position < 0
+        )
+        kept = self._cut(too_long, slot, at_end=at_end)
+        if isinstance(self.position, int):
+            # A token far from the end that it is counted from is kept by cutting on its other side.
+            lost = [i for i in too_long if self._same_token(whole[i], kept[i].tokens, i) is None]
+            kept |= self._cut(lost, slot, at_end=not at_end)
+        return kept
+
+    def _cut(self, which: Sequence[int], slot: _Slot, *, at_end: bool) -> dict[int, _Piece]:
+        """For each too long text the longest part that fits, found by halving, all at once."""
+        assert self.max_length is not None or not which
         low = dict.fromkeys(which, 0)
-        high = {i: len(texts[i]) for i in which}
+        high = {i: len(slot.texts[i]) for i in which}
         # Find the largest number of kept characters for which the prompt fits.
         while open_ := [i for i in which if high[i] - low[i] > 1]:
             middle = {i: (low[i] + high[i]) // 2 for i in open_}
-            pieces = [texts[i][slice(*self._part(i, middle[i], texts, after, spans))] for i in open_]
-            counts = [len(item.ids) for item in self._tokenize([self._prompt(p, before, after) for p in pieces])]
-            for i, count in zip(open_, counts, strict=True):
-                if count <= self.max_length:
+            pieces = self._pieces(middle, slot, at_end)
+            for i in open_:
+                if len(pieces[i].tokens.ids) <= (self.max_length or 0):
                     low[i] = middle[i]
                 else:
                     high[i] = middle[i]
@@ -171,32 +234,34 @@ class TokenReader:
                     f"max_length {self.max_length} leaves no room for the text of example {i + 1} beside its "
                     "template; give a larger max_length"
                 )
-            start, end = self._part(i, low[i], texts, after, spans)
-            if spans is not None and self.position == "span" and not start <= spans[i][0] < spans[i][1] <= end:
+        kept = self._pieces(low, slot, at_end)
+        for i, piece in kept.items():
+            end = piece.start + len(piece.text)
+            if slot.spans is not None and not piece.start <= slot.spans[i][0] < slot.spans[i][1] <= end:
                 raise InputError(
                     f"max_length {self.max_length} is too short for the span of example {i + 1}; give a larger one"
                 )
-            yield i, start, end
+        return kept
 
-    def _part(
-        self, i: int, length: int, texts: Sequence[str], after: str, spans: Sequence[Span] | None
-    ) -> tuple[int, int]:
-        n = len(texts[i])
-        if self.position == "span" and spans is not None:
-            # Around the span where its end does not fit from the start of the text.
-            start = max(0, min(spans[i][1] - length, n - length))
-            return start, start + length
-        at_end = (self.position == "last" and not after) or (isinstance(self.position, int) and self.position < 0)
-        return (n - length, n) if at_end else (0, length)
+    def _pieces(self, lengths: Mapping[int, int], slot: _Slot, at_end: bool) -> dict[int, _Piece]:
+        """Parts of the given lengths, in characters, with the tokens of their prompts."""
+        starts = {}
+        for i, length in lengths.items():
+            n = len(slot.texts[i])
+            starts[i] = n - length if at_end else 0
+            if slot.spans is not None:
+                # Around the span where its end does not fit from the start of the text.
+                starts[i] = max(0, min(slot.spans[i][1] - length, n - length))
+        texts = [slot.texts[i][start : start + lengths[i]] for i, start in starts.items()]
+        tokens = self._tokenize([self._prompt(text, slot.before, slot.after) for text in texts])
+        return {i: _Piece(starts[i], text, item) for i, text, item in zip(starts, texts, tokens, strict=True)}
 
     # -- rows ----------------------------------------------------------------------------------------------------
 
-    def _rows(self, tokens: _Tokens, span: Span | None, index: int) -> tuple[int, ...]:
+    def _rows(self, tokens: _Tokens, index: int) -> tuple[int, ...]:
         inner = [i for i, special in enumerate(tokens.special) if not special]
         if not inner:
             raise InputError(f"example {index + 1} has no token of its own; remove it")
-        if span is not None:
-            return self._span_rows(tokens, span, index)
         if self.position == "mean":
             specials = set(getattr(self.tokenizer, "all_special_ids", []))
             return tuple(i for i in inner if tokens.ids[i] not in specials) or tuple(inner)
@@ -208,6 +273,23 @@ class TokenReader:
                 f"give {-len(inner)} to {len(inner) - 1}, or 'last', 'first' or 'mean'"
             )
         return (inner[number],)
+
+    def _same_token(self, whole: _Tokens, cut: _Tokens, index: int) -> int | None:
+        """Where the token that an integer position means in the whole prompt stands in the cut one, if it does."""
+        (row,) = self._rows(whole, index)
+        from_end = row - len(whole.ids)
+        if cut.ids[: row + 1] == whole.ids[: row + 1]:
+            return row
+        return len(cut.ids) + from_end if cut.ids[from_end:] == whole.ids[from_end:] else None
+
+    def _kept_row(self, whole: _Tokens, cut: _Tokens, index: int) -> int:
+        row = self._same_token(whole, cut, index)
+        if row is None:
+            raise InputError(
+                f"max_length {self.max_length} cuts away the token at position {self.position} of example "
+                f"{index + 1}; give a larger max_length, or a position nearer to an end"
+            )
+        return row
 
     def _span_rows(self, tokens: _Tokens, span: Span, index: int) -> tuple[int, ...]:
         if tokens.offsets is None:
@@ -226,7 +308,7 @@ class TokenReader:
 
 
 @contextmanager
-def _untouched(tokenizer: Any) -> Iterator[None]:
+def untouched(tokenizer: Any) -> Iterator[None]:
     """Restore the padding and truncation that a call of a fast tokenizer switches off."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
