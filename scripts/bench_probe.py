@@ -6,7 +6,9 @@ default path: `score_layers` with nested C, repeats and 39 permutations, against
 LogisticRegression(C=1, max_iter=10_000) on standardised features. Excess is how far an objective lies above the
 best known, relatively: the lowest of all solvers and of our own float64 solution at tol=1e-11.
 
-scikit-learn gets float64, in which newton-cholesky is at its best: in float32 its line search stalls.
+scikit-learn gets float64, in which newton-cholesky is at its best (in float32 its line search stalls), and as many
+threads as serve it best, one or all, tried on ten iterations: on small matrices its two pools of threads can hinder
+each other so much that one thread is ten times faster.
 
     python scripts/bench_probe.py --shapes 1500x576 --layers 2 --sample 20
     python scripts/bench_probe.py --activations runs/cities/acts --sample 100 --default-path
@@ -26,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from concept_depth.activations import Activations
 from concept_depth.probing.logistic import solve_logistic
@@ -82,17 +85,29 @@ def time_ours(grid: Grid, tol: float) -> tuple[float, Matrix]:
     return seconds, np.array([grid.objective(b, found.coef[:, b], found.intercept[b]) for b in range(len(grid.C))])
 
 
+def best_threads(X: Matrix, y: npt.NDArray[np.int64], solver: str) -> int:
+    """One thread or all: with which scikit-learn takes less time for ten iterations."""
+    seconds = {}
+    for threads in (1, os.cpu_count() or 1):
+        with threadpool_limits(threads):
+            start = time.perf_counter()
+            LogisticRegression(C=1.0, solver=solver, tol=1e-12, max_iter=10).fit(X, y)
+            seconds[threads] = time.perf_counter() - start
+    return min(seconds, key=lambda threads: seconds[threads])
+
+
 def time_sklearn(grid: Grid, solver: str, chosen: npt.NDArray[np.int64]) -> tuple[Matrix, Matrix]:
     """Seconds of each chosen fit, and its objective."""
     seconds, objective = np.empty(len(chosen)), np.empty(len(chosen))
     X = grid.X.astype(np.float64)
-    for k, b in enumerate(chosen):
-        rows = grid.weight[:, b] > 0
-        part, y = X[rows], grid.y[rows]
-        start = time.perf_counter()
-        model = LogisticRegression(C=grid.C[b], solver=solver, tol=1e-6, max_iter=10_000).fit(part, y)
-        seconds[k] = time.perf_counter() - start
-        objective[k] = grid.objective(int(b), model.coef_[0], float(model.intercept_[0]))
+    with threadpool_limits(best_threads(X, grid.y, solver)):
+        for k, b in enumerate(chosen):
+            rows = grid.weight[:, b] > 0
+            part, y = X[rows], grid.y[rows]
+            start = time.perf_counter()
+            model = LogisticRegression(C=grid.C[b], solver=solver, tol=1e-6, max_iter=10_000).fit(part, y)
+            seconds[k] = time.perf_counter() - start
+            objective[k] = grid.objective(int(b), model.coef_[0], float(model.intercept_[0]))
     return seconds, objective
 
 
@@ -139,13 +154,15 @@ def bench_default(acts: Activations, title: str, layers: int) -> list[list[str]]
     ours = time.perf_counter() - start
     seconds, fits = 0.0, 0
     part = np.arange(len(acts.labels)) % 5
-    for name in names:
-        for fold in range(5):
-            X, y = acts[name][part != fold], np.asarray(acts.labels)[part != fold]
-            start = time.perf_counter()
-            LogisticRegression(C=1, max_iter=10_000).fit(StandardScaler().fit_transform(X), y)
-            seconds += 2 * (time.perf_counter() - start)  # the second repeat costs what the first does
-            fits += 2
+    threads = best_threads(StandardScaler().fit_transform(acts[names[-1]]), np.asarray(acts.labels), "lbfgs")
+    with threadpool_limits(threads):
+        for name in names:
+            for fold in range(5):
+                X, y = acts[name][part != fold], np.asarray(acts.labels)[part != fold]
+                start = time.perf_counter()
+                LogisticRegression(C=1, max_iter=10_000).fit(StandardScaler().fit_transform(X), y)
+                seconds += 2 * (time.perf_counter() - start)  # the second repeat costs what the first does
+                fits += 2
     label = f"{title}, default path, {len(names)} layers"
     whole = f"lbfgs, C=1 ({seconds:.1f} s against {ours:.1f} s in all)"
     each = f"{1e3 * ours / scores.n_fits:.2f}"

@@ -148,6 +148,25 @@ def test_a_grid_of_folds_and_penalties_reaches_the_optimum_of_each(folds):
         assert found.objective[b] <= best * (1 + (1e-5 if C[b] < 100 else 1e-4))
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_rows_a_thousand_times_larger_do_not_end_a_fit_before_its_minimum(seed):
+    # Once on their right side such rows curve the loss no more, and the matrix that stops L-BFGS is far too small
+    # in their directions: seed 2 ended 0.2 % above its minimum and was called converged.
+    rng = np.random.default_rng(seed)
+    y = rng.integers(2, size=250)
+    X = rng.normal(size=(250, 100))
+    X[:, :2] += 0.6 * (2 * y[:, None] - 1)
+    X[:5] *= 1000
+    X = ((X - X.mean(0)) / X.std(0)).astype(np.float32)
+    C = np.array([0.1, 1.0, 10.0, 100.0])
+    found = solve_logistic(X, np.repeat(y[:, None], 4, 1), C=C)
+    assert found.converged.all()
+    for b in range(4):
+        best = reference(X.astype(float), y, C[b], np.ones(250))
+        # `decrement.py` doubts what is ten times the tolerance away.
+        assert found.objective[b] <= best * (1 + 2e-5)
+
+
 def test_a_rotation_given_changes_the_path_and_not_the_solution():
     X, Y, C, weight = batch(60, 8)
     own = solve_logistic(X, Y, C=C, sample_weight=weight, tol=1e-10)

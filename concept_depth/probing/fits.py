@@ -56,8 +56,9 @@ def fit_layer(X_ND: npt.NDArray[np.floating], *plans: FitPlan, device: str = "cp
     X = torch.as_tensor(np.ascontiguousarray(X_ND), device=device)
     X = X if X.dtype in (torch.float32, torch.float64) else X.float()
     # Differences of examples are all that matters; without their mean float32 keeps more digits of them.
-    X = (X.double() - X.double().mean(0)).to(X.dtype)
-    masked = MaskedLayer(X, plans[0].standardize)
+    centre = X.double().mean(0)
+    X = (X.double() - centre).to(X.dtype)
+    masked = MaskedLayer(X, plans[0].standardize, centre)
     return [_fit(_Layer(X, plan, masked)) for plan in plans]
 
 

@@ -28,18 +28,18 @@ class MaskedLayer:
         X: (N, P).
     """
 
-    def __init__(self, X: Tensor, standardize: bool | str) -> None:
-        """Standardise `X` (N, D), whose columns have mean 0."""
-        X64 = X.double()
+    def __init__(self, X: Tensor, standardize: bool | str, centre: Tensor | None = None) -> None:
+        """Standardise `X` (N, D), from whose columns `centre` (D,) has been subtracted, so that their mean is 0."""
+        self.dtype, X64 = X.dtype, X.double()
+        self.centre = torch.zeros_like(X64[0]) if centre is None else centre.double()
         deviation = X64.square().mean(0).sqrt()
-        rounding = 10 * torch.finfo(X.dtype).eps * X64.abs().amax(0)
-        scale = torch.where(deviation > rounding, deviation, 1.0)
+        scale = torch.where(deviation > self._rounding(self.centre), deviation, 1.0)
         if standardize is False:
             scale = torch.ones_like(scale)
         elif standardize == "scale":
             total = deviation.square().mean().sqrt()
             scale = torch.where(total > 0, total, 1.0).expand(scale.shape)
-        self.standardize = standardize
+        self.standardize, self.scale = standardize, scale
         self.X = torch.cat([(X64 / scale).to(X.dtype), torch.ones_like(X[:, :1])], 1)
         self._gram: Tensor | None = None
         self._inverses: dict[float, Tensor] = {}
@@ -52,14 +52,18 @@ class MaskedLayer:
             member[t, torch.as_tensor(train)] = 1.0 / len(train)
         member = member.to(X64.device)
         mean = member @ X64
-        squares = member @ X64.square() - mean.square()
+        squares = (member @ X64.square() - mean.square())[:, :-1]
         if self.standardize is False:
             squares = torch.ones_like(squares)
         elif self.standardize == "scale":
-            squares[:] = squares[:, :-1].mean(1, keepdim=True)
-        squares = torch.where(squares > 1e-10, squares, 1.0)
-        squares[:, -1] = 0.0
-        return squares.to(self.X.dtype)
+            squares[:] = squares.mean(1, keepdim=True)
+        constant = self._rounding(self.centre + mean[:, :-1] * self.scale) / self.scale
+        squares = torch.where(squares > constant.square(), squares, 1.0)
+        return torch.cat([squares, torch.zeros_like(squares[:, :1])], 1).to(self.X.dtype)
+
+    def _rounding(self, mean: Tensor) -> Tensor:
+        """What a feature with this mean may deviate from it by rounding alone."""
+        return 10 * torch.finfo(self.dtype).eps * mean.abs() + 1e-30
 
     def inverse(self, penalty: float) -> Tensor:
         """(P, P): inverse of the whole sample's Hessian at zero."""

@@ -23,6 +23,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from concept_depth.probing.decrement import doubtful
 from concept_depth.probing.design import lower_gram
 from concept_depth.probing.lbfgs import minimise
 from concept_depth.probing.masked_layer import MaskedLayer, WeightedProblems, inverse_hessian
@@ -178,7 +179,21 @@ class MaskedFits:
                     begin += len(part.weight)
                     theta[part.split, part.which] = x[here]
                     converged[part.split, part.which.cpu().numpy()] = fine[here].cpu().numpy()
+        converged[:, 0] &= ~self._doubtful(theta[:, 0], penalties[:, 0])
         return theta, converged
+
+    def _doubtful(self, theta: Tensor, penalties: FloatArray) -> npt.NDArray[np.bool_]:
+        """(S,) whether fits of the real labels, at parameters (S, P) and λ (S,), only seem to have converged."""
+        X, first = self.layer.X, np.arange(len(self.masks.sign[0])) == 0
+        parts = [
+            replace(self._outer_part(s, first, penalty), theta=theta[s : s + 1])
+            for s, penalty in enumerate(penalties.tolist())
+        ]
+        parts = [_spread(part, self.masks.rows[part.split], len(X)) for part in parts]
+        inverse = self._local_inverse(parts, float(np.exp(np.log(penalties).mean())))
+        whole = _joined(parts)
+        found = doubtful(X, whole.weight, whole.sign, whole.ridge, theta, lambda g, _: g @ inverse, self.tol)
+        return np.asarray(found.cpu().numpy())
 
     def decisions(self, theta: Tensor, split: int, test: IntArray) -> FloatArray:
         """(M, n_test) log-odds of the outer fits of a split."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from concept_depth.probing.decrement import doubtful
 from concept_depth.probing.design import Design, Hessians, Problems
 from concept_depth.probing.lbfgs import minimise
 
@@ -28,6 +29,7 @@ _PATIENCE_SHARED = 20  # rounds after which a shared Hessian gives way to their 
 _PATIENCE_WITH = 15  # rounds after which they get new ones
 _HESSIAN_ELEMENTS = 1 << 27  # what Hessians of their own may hold
 _ONE_CLASS_LOGIT = 36.0  # where the loss of a right answer is float64's rounding
+_DOUBTED = 1e-3  # of the tolerance: to what problems are solved that only seemed to be
 _STALE_ROUNDS = 10  # rounds of the previous wave from which Hessians are not used again
 
 
@@ -63,7 +65,29 @@ def fit_path(
     single = design.Z.dtype == torch.float32
     path = _Path(design, sign_BN, weight_BN, C_B, max(tol, _SINGLE_TOL) if single else tol, max_iter)
     path.walk()
-    return _polish(design, sign_BN, weight_BN, C_B, path.fits, tol, max_iter) if single else path.fits
+    fits = path.fits
+    if single:
+        todo = torch.ones_like(fits.converged) if tol < _SINGLE_TOL else ~fits.converged
+        fits = _finish(design, sign_BN, weight_BN, C_B, fits, todo, tol, max_iter)
+    doubted = fits.converged & _doubtful(design, sign_BN, weight_BN, C_B, fits, tol)
+    if bool(doubted.any()):
+        fits = _finish(design, sign_BN, weight_BN, C_B, fits, doubted, _DOUBTED * tol, max_iter)
+        fits.converged &= ~(doubted & _doubtful(design.double(), sign_BN, weight_BN, C_B, fits, tol))
+    return fits
+
+
+def _doubtful(design: Design, sign: Tensor, weight: Tensor, C: Tensor, fits: Fits, tol: float) -> Tensor:
+    """(B,) whether solutions are surely farther from their minima than `tol` allows."""
+    Z = design.Z
+    cost = weight.to(Z) * C[:, None].to(Z)
+    ridge = torch.ones_like(Z[:1]).expand(len(C), -1).clone()
+    ridge[:, -1] = 0.0
+    squares, penalty = Z.square(), ridge[:1]
+
+    def precondition(residual: Tensor, curvature: Tensor) -> Tensor:
+        return residual / (penalty + curvature @ squares).clamp_min(1e-30)
+
+    return doubtful(Z, cost, -sign.to(Z), ridge, fits.theta.to(Z), precondition, tol)
 
 
 def _around_plain(
@@ -226,14 +250,13 @@ def _series(values_BN: Tensor, C_B: Tensor) -> list[list[int]]:
     return list(series.values())
 
 
-def _polish(
-    design: Design, sign: Tensor, weight: Tensor, C: Tensor, fits: Fits, tol: float, max_iter: int
+def _finish(
+    design: Design, sign: Tensor, weight: Tensor, C: Tensor, fits: Fits, todo: Tensor, tol: float, max_iter: int
 ) -> Fits:
-    """Finish in float64 what float32 could not."""
-    todo = torch.ones_like(fits.converged) if tol < _SINGLE_TOL else ~fits.converged
+    """Go on in float64 with the problems of the mask `todo`."""
     if not bool(todo.any()):
         return fits
     path = _Path(design.double(), sign.double(), weight.double(), C, tol, max_iter)
-    path.fits = Fits(fits.theta.double(), fits.n_iter, fits.converged)
+    path.fits = Fits(fits.theta.double(), fits.n_iter, fits.converged.clone())
     path.finish(todo)
     return path.fits
