@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from concept_depth import files
 from concept_depth.errors import InputError
 from concept_depth.measure import Settings, load_subject
 
 if TYPE_CHECKING:
     from concept_depth.concepts.concept import Concept
     from concept_depth.measure import Measurement
+    from concept_depth.probing.scores import LayerScores
 
 PROBE = "probe.safetensors"
 
@@ -31,7 +31,8 @@ def save_probe(
     """Fit a probe on all examples at the depth (at the peak where there is none) and store it with its card.
 
     Args:
-        measured: what the run gave; the penalty is the median of those that were chosen at that layer.
+        measured: what the run gave; penalty and standardisation are those of its probes, and where penalties were
+            chosen, the median of that layer's choices.
         concept: its concept; the template goes onto the card.
         model: the name under which `from_pretrained` finds the model.
         settings: those of the run.
@@ -43,12 +44,11 @@ def save_probe(
     from concept_depth.probing.probe import LogisticProbe
 
     acts, scores, depth = measured.activations, measured.scores, measured.depth
-    best = int(np.nanargmax(depth.curve)) if depth.layer is None else scores.names.index(depth.layer)
+    highest = np.nanargmin if scores.lower_is_better else np.nanargmax
+    best = int(highest(scores.curve)) if depth.layer is None else scores.names.index(depth.layer)
     layer = scores.names[best]
-    # The strength of the penalty is relative to the number of examples, and here all of them are fitted.
-    trained_on = 1 - 1 / settings.cv if settings.protocol is None else 0.6
-    C = float(np.median(scores.C_chosen[best])) * trained_on
-    probe = LogisticProbe(C=C, standardize=settings.standardize).fit(acts[layer], acts.labels)
+    probe = LogisticProbe(C=_penalty(scores, best), standardize=scores.settings["standardize"])
+    probe.fit(acts[layer], acts.labels)
     card = {
         "model": model,
         "subject": acts.provenance.get("subject", {}),
@@ -57,12 +57,25 @@ def save_probe(
         "layer": layer,
         "number": scores.numbers[best],
         "depth": str(depth),
-        "score": float(depth.curve[best]),
+        "score": float(scores.curve[best]),
         "scoring": scores.scoring,
         "threshold": 0.0,
         "settings": asdict(settings),
     }
     return probe.save(folder / PROBE, card)
+
+
+def _penalty(scores: LayerScores, index: int) -> float:
+    """The C of a probe that is fitted on all examples: what the user gave, or the chosen one.
+
+    C is chosen as 1 / (λ n) with n the size of a training part, so that all examples need a smaller one.
+    """
+    C = scores.settings["C"]
+    if C != "nested":
+        return float(C)
+    tested = (scores.fold >= 0).sum() / (len(scores.repeat) * len(scores.labels))
+    trained = 1.0 if scores.settings["cv"] is None else 1 - float(tested)
+    return float(np.median(scores.C_chosen[index])) * trained
 
 
 def apply_probe(path: str | Path, texts: Sequence[str], *, model: str | None = None) -> list[dict[str, Any]]:
@@ -89,9 +102,15 @@ def apply_probe(path: str | Path, texts: Sequence[str], *, model: str | None = N
     if not path.is_file():
         raise InputError(f"there is no probe {path}; give the folder of a run, or a probe.safetensors")
     probe = LogisticProbe.load(path)
-    card = files.read_json(path.with_suffix(".json"))
-    card = card.get("card", card)
-    settings = Settings().changed(card["settings"], where=str(path.with_suffix(".json")))
+    card = probe.card_
+    needed = ("concept", "classes", "layer", "settings") + (() if model else ("model",))
+    missing = [name for name in needed if name not in card]
+    if missing:
+        raise InputError(
+            f"the card of {path} does not say {', '.join(missing)}, so its hidden states cannot be made again; apply a "
+            "probe that a run stored, or give this one activations: LogisticProbe.load(path).predict(X)"
+        )
+    settings = Settings().changed(card["settings"], where=str(path))
     classes = tuple(card["classes"])
     # Labels are not known and not looked at; a concept needs one example of each class.
     asked = [*texts, *["."] * max(0, len(classes) - len(texts))]

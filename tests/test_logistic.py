@@ -176,6 +176,30 @@ def test_a_rotation_given_changes_the_path_and_not_the_solution():
     assert given.objective == pytest.approx(own.objective, rel=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_rotation_of_a_wide_matrix_serves_its_parts_standardised_otherwise(dtype):
+    rng = np.random.default_rng(0)
+    X = (rng.normal(size=(40, 100)) * np.geomspace(1, 50, 100)).astype(dtype)
+    y = (X[:30, 0] > 0).astype(int)
+    rotation = rotation_of((X - X.mean(0)) / X.std(0))
+    assert rotation.shape == (100, 100)
+    assert rotation.T @ rotation == pytest.approx(np.eye(100), abs=1e-4 if dtype == np.float32 else 1e-12)
+    part = (X[:30] - X[:30].mean(0)) / X[:30].std(0)
+    own = solve_logistic(part, y, C=1.0, tol=1e-9)
+    given = solve_logistic(part, y, C=1.0, tol=1e-9, rotation=rotation)
+    assert given.objective == pytest.approx(own.objective, rel=1e-6)
+
+
+def test_a_basis_that_is_no_rotation_is_refused():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(30, 8)), np.arange(30) % 2
+    thin = np.linalg.qr(rng.normal(size=(8, 5)))[0]
+    skewed = np.eye(8) + 0.01 * rng.normal(size=(8, 8))
+    for rotation in (thin, skewed, np.eye(3), np.ones(8), [["a"]]):
+        with pytest.raises(InputError, match="rotation must"):
+            solve_logistic(X, y, rotation=rotation)
+
+
 def test_a_single_class_and_an_empty_problem_are_answered_without_a_fit():
     X, Y, C, weight = batch(40, 4)
     Y[:, 1] = 1
@@ -247,6 +271,19 @@ def test_many_classes_equal_scikit_learns_multinomial_solution(n, d, dtype):
         ({"C": 0.0}, "positive finite"),
         ({"sample_weight": np.array([1.0, -1.0, 1.0])}, "not negative"),
         ({"X": np.array([[np.nan], [1.0], [2.0]])}, "NaN"),
+        ({"X": [["a"], ["b"], ["c"]]}, "matrix of numbers"),
+        ({"X": [[1.0], [1.0, 2.0], [3.0]]}, "matrix of numbers"),
+        ({"Y": ["a", "b", "a"]}, "must hold numbers"),
+        ({"Y": np.zeros((3, 1, 1))}, "one row of labels per row"),
+        ({"C": [1.0, 2.0]}, "one per column of Y"),
+        ({"C": None}, "must hold numbers"),
+        ({"C": "x"}, "must hold numbers"),
+        ({"sample_weight": np.ones(2)}, "one row of weights per row"),
+        ({"sample_weight": np.ones((3, 2))}, "one row of weights per row"),
+        ({"tol": "x"}, "tol="),
+        ({"tol": float("nan")}, "tol="),
+        ({"max_iter": 0}, "max_iter="),
+        ({"device": "banana"}, "device="),
     ],
 )
 def test_what_cannot_be_solved_is_refused_with_a_sentence(change, message):

@@ -122,6 +122,39 @@ def test_files_that_are_no_probes_are_refused_with_a_sentence(tmp_path):
         LogisticProbe.load(other)
 
 
+@pytest.mark.parametrize("kind", [LogisticProbe, MassMeanProbe])
+def test_numpys_false_is_false_and_zero_is_refused(kind):
+    X, y = blobs(60, 4)
+    assert (kind(standardize=np.False_).fit(X, y).coef_ == kind(standardize=False).fit(X, y).coef_).all()
+    assert (kind(standardize=np.True_).fit(X, y).coef_ == kind(standardize=True).fit(X, y).coef_).all()
+    for standardize in (0, 1, None, "x", np.ones(2)):
+        with pytest.raises(InputError, match="standardize="):
+            kind(standardize=standardize).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    "change", [{"C": "x"}, {"C": None}, {"C": [1.0, 2.0]}, {"tol": "x"}, {"max_iter": 0}, {"device": "banana"}]
+)
+def test_parameters_out_of_range_are_refused_with_a_sentence(change):
+    X, y = blobs(60, 4)
+    with pytest.raises(InputError, match=r"must (be|hold)|not allowed|cannot be used"):
+        LogisticProbe(**change).fit(X, y)
+
+
+@pytest.mark.parametrize("card", [{"score": float("nan")}, {"score": np.float32(1)}, {"layer": object()}])
+def test_a_card_that_is_no_json_is_refused_before_anything_is_written(card, tmp_path):
+    probe = LogisticProbe().fit(*blobs(60, 4))
+    with pytest.raises(InputError, match="card must hold"):
+        probe.save(tmp_path / "probe", card)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_probe_with_numpys_numbers_as_parameters_is_saved_with_pythons(tmp_path):
+    path = LogisticProbe(C=np.float32(0.5), standardize=np.True_).fit(*blobs(60, 4)).save(tmp_path / "probe")
+    assert LogisticProbe.load(path).get_params()["C"] == 0.5
+    assert LogisticProbe.load(path).standardize is True
+
+
 def test_importing_the_module_loads_no_torch():
     code = "import sys, concept_depth.probing.probe; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

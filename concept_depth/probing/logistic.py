@@ -15,6 +15,7 @@ Shapes: N examples, D features, R rotated features (min(N, D)), B problems.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,8 @@ def solve_logistic(
         sample_weight: (N, B) or (N,), non-negative; None is all ones.
         tol: relative distance of the objective from its minimum at which a problem counts as solved.
         max_iter: most evaluations per problem.
-        rotation: (D, D) orthogonal matrix whose columns nearly diagonalise X'X; None computes it.
+        rotation: (D, D) orthogonal matrix whose columns nearly diagonalise X'X; None computes a thinner one, which
+            is faster where N < D.
         device: where to compute; None is X's own device (CPU for arrays).
         n_classes: K; above 2, Y holds class indices 0 … K − 1 and the objective is the multinomial one
             (`multinomial.py`): coef is (D, B, K) and intercept (B, K).
@@ -86,14 +88,14 @@ def solve_logistic(
         classes have a minimum at every C, but its weights grow without bound with C.
 
     Raises:
-        InputError: shapes disagree, labels are not 0 or 1, weights are negative, C is not positive, X not finite.
+        InputError: shapes disagree, labels are not 0 or 1, weights are negative, C is not positive, X not finite,
+            the rotation is none, or there is no such device.
     """
     as_numpy = not isinstance(X, Tensor)
-    X_ND = torch.as_tensor(X, device=device)
-    if X_ND.dtype not in (torch.float32, torch.float64):
-        X_ND = X_ND.float()
+    X_ND = _matrix(X, device)
     Y_BN, weight_BN, C_B = _checked(X_ND, Y, C, sample_weight, n_classes)
-    design = Design.of(X_ND, None if rotation is None else torch.as_tensor(rotation))
+    _check_effort(tol, max_iter)
+    design = Design.of(X_ND, None if rotation is None else _checked_rotation(X_ND, rotation))
     if n_classes > 2:
         many = fit_multinomial(
             design, Y_BN.long(), weight_BN, C_B, n_classes=n_classes, tol=tol, max_iter=max_iter
@@ -116,8 +118,69 @@ def rotation_of(X: Any) -> Any:
     Returns:
         An orthogonal matrix of X's kind and dtype.
     """
-    V = eigenvectors(torch.as_tensor(X))
+    V = eigenvectors(_matrix(X, None))
+    if V.shape[1] < V.shape[0]:
+        # Parts standardised otherwise leave the space of the rows, so the basis must be one of the whole space.
+        V = torch.cat([V, torch.linalg.qr(V, mode="complete")[0][:, V.shape[1] :]], 1)
     return V if isinstance(X, Tensor) else V.numpy()
+
+
+def _matrix(X: Any, device: Any) -> Tensor:
+    """X as float32 or float64 on the device."""
+    try:
+        X_ND = torch.as_tensor(X)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"X must be a matrix of numbers ({error})") from error
+    try:
+        X_ND = X_ND if device is None else X_ND.to(device)
+    except (AssertionError, RuntimeError, TypeError) as error:
+        why = str(error).splitlines()[0]
+        raise InputError(f"device={device!r} cannot be used ({why}); give 'cpu', or leave it out") from error
+    return X_ND if X_ND.dtype in (torch.float32, torch.float64) else X_ND.float()
+
+
+def _numbers(values: Any, name: str, X: Tensor) -> Tensor:
+    """What was given as numbers on X's device."""
+    try:
+        return torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values), device=X.device)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} must hold numbers ({error})") from error
+
+
+def _by_problem(values: Tensor, what: str, B: int, N: int) -> Tensor:
+    """(B, N) of what was given as (N, B) or (N,)."""
+    columns = values[:, None] if values.ndim == 1 else values
+    if columns.ndim != 2 or columns.shape[0] != N or columns.shape[1] not in (1, B):
+        raise InputError(
+            f"{what} of the shape {tuple(values.shape)} do not fit {N} rows of X and {B} problems; give one row of "
+            f"{what} per row of X, ({N},) or ({N}, {B})"
+        )
+    return columns.T.expand(B, N)
+
+
+def _check_effort(tol: Any, max_iter: Any) -> None:
+    if not isinstance(tol, Real) or not 0 <= float(tol) < np.inf:
+        raise InputError(f"tol={tol!r} is not allowed; give a number of 0 or more, 1e-6 by default")
+    if not isinstance(max_iter, Integral) or max_iter < 1:
+        raise InputError(
+            f"max_iter={max_iter!r} is not allowed; give a whole number of 1 or more, 1000 by default"
+        )
+
+
+def _checked_rotation(X: Tensor, rotation: Any) -> Tensor:
+    """The rotation on X's device. A thin basis, or none, would give the optimum of another problem in silence."""
+    V, D = _numbers(rotation, "rotation", X).to(X), X.shape[1]
+    fine = V.shape == (D, D)
+    if fine:
+        # V'V r = r for a generic r is as good as V'V = 1, and costs two products with a vector.
+        r = torch.randn(D, dtype=X.dtype, generator=torch.Generator().manual_seed(0)).to(X)
+        fine = bool(torch.linalg.vector_norm(V.T @ (V @ r) - r) <= 1e-4 * torch.linalg.vector_norm(r))
+    if not fine:
+        raise InputError(
+            f"rotation must be an orthogonal ({D}, {D}) matrix, as rotation_of(X) gives it; got one of the shape "
+            f"{tuple(V.shape)}; leave it out to have it computed"
+        )
+    return V
 
 
 def _checked(X: Tensor, Y: Any, C: Any, sample_weight: Any, n_classes: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -126,18 +189,16 @@ def _checked(X: Tensor, Y: Any, C: Any, sample_weight: Any, n_classes: int) -> t
         raise InputError(
             f"X must be a finite (n, d) matrix; got shape {tuple(X.shape)}, or it holds NaN or infinity"
         )
-    Y_BN = torch.as_tensor(np.asarray(Y) if not isinstance(Y, Tensor) else Y, device=X.device)
-    Y_BN = (Y_BN[:, None] if Y_BN.ndim == 1 else Y_BN).T.to(X.dtype)
-    if Y_BN.shape[1] != X.shape[0]:
-        raise InputError(f"Y has {Y_BN.shape[1]} rows and X has {X.shape[0]}; give one row of labels per row of X")
-    C_B = torch.as_tensor(C, dtype=torch.float64, device=X.device).reshape(-1).expand(Y_BN.shape[0])
-    if sample_weight is None:
-        weight_BN = torch.ones((1, 1), dtype=X.dtype, device=X.device).expand(Y_BN.shape)
-    else:
-        weight = torch.as_tensor(sample_weight, device=X.device).to(X.dtype)
-        weight_BN = (weight[:, None] if weight.ndim == 1 else weight).T.expand(Y_BN.shape)
-    if not bool((C_B > 0).all() and torch.isfinite(C_B).all()):
-        raise InputError("every C must be a positive finite number; give C=1.0, for instance")
+    labels = _numbers(Y, "Y", X).to(X.dtype)
+    B = 1 if labels.ndim < 2 else labels.shape[1]
+    Y_BN = _by_problem(labels, "labels", B, X.shape[0])
+    C_B = _numbers(C, "C", X).to(torch.float64).reshape(-1)
+    if C_B.shape[0] not in (1, B) or not bool((C_B > 0).all() and torch.isfinite(C_B).all()):
+        raise InputError(
+            f"C must be one positive finite number or {B}, one per column of Y; give C=1.0, for instance"
+        )
+    weight = torch.ones(X.shape[:1]) if sample_weight is None else _numbers(sample_weight, "sample_weight", X)
+    weight_BN = _by_problem(weight.to(X), "weights", B, X.shape[0])
     if not bool((weight_BN >= 0).all() and torch.isfinite(weight_BN).all()):
         raise InputError("sample weights must be finite and not negative; use 0 to leave a row out")
     Y_BN = torch.where(weight_BN > 0, Y_BN, 0.0)
@@ -145,7 +206,7 @@ def _checked(X: Tensor, Y: Any, C: Any, sample_weight: Any, n_classes: int) -> t
     if not bool(torch.isin(Y_BN, classes).all()):
         allowed = "0 or 1" if n_classes == 2 else f"0 … {n_classes - 1}"
         raise InputError(f"labels must be {allowed}; encode other labels first, or use LogisticProbe")
-    return Y_BN, weight_BN, C_B
+    return Y_BN, weight_BN, C_B.expand(B)
 
 
 def _in_features(design: Design, sign: Tensor, weight: Tensor, C: Tensor, fits: Fits) -> list[Tensor]:

@@ -11,6 +11,7 @@ no torch; fitting does. Choosing C, splitting and scoring are not here: see `sco
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -104,7 +105,10 @@ class _LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             "format": FORMAT,
             "kind": type(self).__name__,
             "classes": self.classes_.tolist(),
-            "parameters": self.get_params(deep=False),
+            "parameters": {
+                name: value.item() if isinstance(value, np.generic) else value
+                for name, value in self.get_params(deep=False).items()
+            },
             "fit": {
                 name: np.asarray(getattr(self, name)).tolist() for name in self._outcome if hasattr(self, name)
             },
@@ -115,9 +119,12 @@ class _LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             "intercept": torch.from_numpy(np.ascontiguousarray(self.intercept_, np.float64)),
         }
         try:
-            write_tensors(path, tensors, described)
-        except TypeError as error:
-            raise InputError(f"the probe's card must hold text, numbers and lists only ({error})") from error
+            json.dumps(described, allow_nan=False)  # before anything is written
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"the probe's card must hold text, finite numbers and lists only ({error}); give None for NaN"
+            ) from error
+        write_tensors(path, tensors, described)
         write_json(path.with_suffix(".json"), described)
         return path
 
@@ -177,6 +184,15 @@ class _LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         merged, inverse = np.unique(np.column_stack([index, X_ND[rows]]), axis=0, return_inverse=True)
         total = np.bincount(inverse.reshape(-1), weight[rows]).astype(np.float64)
         return merged[:, 1:].astype(X_ND.dtype), merged[:, 0].astype(np.int64), total
+
+
+def _checked_standardize(value: Any) -> bool | str:
+    """The setting as Python's own bool or "scale": 0 and numpy's False equal False, and are not it."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, str) and value == "scale":
+        return value
+    raise InputError(f"standardize={value!r} is none of True, False, 'scale'; give one of them")
 
 
 def moments(X: FloatArray, weight: FloatArray, standardize: bool | str) -> tuple[FloatArray, FloatArray]:
@@ -259,16 +275,15 @@ class LogisticProbe(_LinearProbe):
 
         from concept_depth.probing.logistic import solve_logistic
 
-        if self.standardize not in (True, False, "scale"):
-            raise InputError(f"standardize={self.standardize!r} is none of True, False, 'scale'; give one of them")
+        standardize = _checked_standardize(self.standardize)
         X_ND, index, weight = self._prepare(X, y, sample_weight)
-        shift, scale = moments(X_ND, weight, self.standardize)
+        shift, scale = moments(X_ND, weight, standardize)
         K = len(self.classes_)
         device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
         found = solve_logistic(
             ((X_ND - shift) / scale).astype(X_ND.dtype, copy=False),
             index,
-            C=float(self.C),
+            C=self.C,
             sample_weight=weight,
             tol=self.tol,
             max_iter=self.max_iter,
@@ -332,10 +347,9 @@ class MassMeanProbe(_LinearProbe):
         Raises:
             InputError: a parameter is out of its range.
         """
-        if self.standardize not in (True, False, "scale"):
-            raise InputError(f"standardize={self.standardize!r} is none of True, False, 'scale'; give one of them")
+        standardize = _checked_standardize(self.standardize)
         X_ND, index, weight = self._prepare(X, y, sample_weight)
-        shift, scale = moments(X_ND, weight, self.standardize)
+        shift, scale = moments(X_ND, weight, standardize)
         scaled = (X_ND - shift) / scale
         share = np.zeros((len(self.classes_), len(scaled)))
         share[index, np.arange(len(scaled))] = weight

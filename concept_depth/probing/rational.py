@@ -85,10 +85,15 @@ def _pivot(table: Rows, cost: Row, leaving: int, entering: int) -> None:
             other[:] = [value - factor * base if base else value for value, base in zip(other, row, strict=True)]
 
 
+def dot(first: Row, second: Row) -> Fraction:
+    """The inner product, exactly."""
+    return sum((a * b for a, b in zip(first, second, strict=True)), Fraction(0))
+
+
 def separates(X: Rows, positive: Sequence[bool], normal: Row, offset: Fraction) -> bool:
     """Whether normal · x + offset is positive on the second class and negative on the first, exactly."""
     for row, plus in zip(X, positive, strict=True):
-        value = sum((a * b for a, b in zip(row, normal, strict=True)), offset)
+        value = dot(row, normal) + offset
         if (value <= 0) if plus else (value >= 0):
             return False
     return True

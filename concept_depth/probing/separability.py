@@ -3,10 +3,9 @@
 Two finite classes are strictly separable if and only if their convex hulls do not meet (Gordan 1873, Farkas 1902).
 The certificate of "yes" is a hyperplane with every margin positive; of "no", non-negative weights that sum to 1 in
 either class and give both classes one weighted mean. Small samples are decided in rational arithmetic
-(`rational.py`). Others in float64, by unpenalised logistic regression in the coordinates of the left singular
-vectors: on separable data Newton's steps reach positive margins, on other data the gradient Σ α_i s_i (z_i, 1)
-vanishes at weights α > 0, which is the second certificate. Where neither comes about, since the hulls just touch,
-a linear program (HiGHS) decides.
+(`rational.py`), and so are samples of any size with equal rows of unlike labels. Others in float64
+(`floating.py`), where no hyperplane is believed before its margins on the very numbers given are positive beyond
+rounding, or in rational arithmetic.
 
 That a sample is separable says little by itself: n points in general position in d dimensions with random labels
 are separable with probability 2^(1-n) Σ_{k<=d} C(n-1, k) (Cover 1965). Unseen examples are not here: see
@@ -17,26 +16,25 @@ Shapes: N examples, D features, R rank of the centred sample.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg
-import scipy.special
-from scipy.optimize import linprog
 from scipy.stats import binom
 
 from concept_depth.errors import InputError
-from concept_depth.probing import rational
+from concept_depth.probing import floating, rational
+from concept_depth.probing.floating import EPS, BoolArray, FloatArray
 
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
-
-TOLERANCE = 1e-9  # residual, relative to the spread of the sample, below which float64 hulls are said to meet
+# Residual, relative to the spread of the sample, below which float64 hulls are said to meet; float32 rounds at 6e-8.
+TOLERANCE = 1e-8
 _RATIONAL_WORK = 30_000  # (d + 2)² n up to which rational arithmetic takes moments
-_NEWTON_STEPS = 60
+_LARGEST = 1e150  # squares of larger numbers overflow
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +49,7 @@ class Separability:
         weights: (N,) non-negative, summing to 1 in either class, with equal weighted means; None if separable.
         residual: largest entry of the means' difference, over the largest deviation of any entry of X from its
             column's mean; 0 if the proof is rational.
-        exact: whether the answer was decided in rational arithmetic (or holds whatever the rounding); else
-            "no" is meant within TOLERANCE.
+        exact: whether the proof is exact; a "yes" always is, a "no" by float64 weights is meant within TOLERANCE.
         cover_probability: probability that random labels of N points in general position are separable.
         n_directions: the smallest number of leading principal directions that separates; None if all do not.
         n: number of examples.
@@ -84,17 +81,23 @@ class Separability:
             the proof is rational, else with a residual of at most TOLERANCE.
         """
         X_ND, positive = _checked(X, y)
-        rows = rational.to_fractions(X_ND)
-        signs = positive.tolist()
+        if X_ND.shape != (self.n, self.d):
+            raise InputError(
+                f"the certificate is of a {(self.n, self.d)} matrix, not of {X_ND.shape}; give that one"
+            )
         if self.separable:
             assert self.normal is not None
             assert self.offset is not None
             proof = self.proof or (*map(Fraction, self.normal.tolist()), Fraction(self.offset))
-            return rational.separates(rows, signs, list(proof[:-1]), proof[-1])
-        if self.proof:
-            return rational.hulls_meet(rows, signs, list(self.proof))
+            rows = rational.to_fractions(X_ND)
+            return rational.separates(rows, positive.tolist(), list(proof[:-1]), proof[-1])
         assert self.weights is not None
-        weights = [Fraction(value) for value in self.weights.tolist()]
+        given = self.proof or tuple(map(Fraction, self.weights.tolist()))
+        bears = [i for i, weight in enumerate(given) if weight]  # often few, and fractions are slow
+        weights = [given[i] for i in bears]
+        rows, signs = rational.to_fractions(X_ND[bears]), positive[bears].tolist()
+        if self.proof:
+            return rational.hulls_meet(rows, signs, weights)
         total = [
             sum((w for w, s in zip(weights, signs, strict=True) if s is side), Fraction(0))
             for side in (True, False)
@@ -128,46 +131,35 @@ def separability(X: npt.ArrayLike, y: npt.ArrayLike, *, directions: bool = True)
     Raises:
         InputError: X is not a finite matrix, or y does not hold two classes.
     """
-    X_ND, positive = _checked(X, y)
-    N, D = X_ND.shape
-    Z_NR, back_RD, centre = _whiten(X_ND)
-    proof: tuple[Fraction, ...] = ()
-    if (D + 2) ** 2 * N <= _RATIONAL_WORK:
-        found = rational.decide(rational.to_fractions(X_ND), positive.tolist())
-        separable = isinstance(found, tuple)
-        proof = (*found[0], found[1]) if isinstance(found, tuple) else tuple(found)
-        vector = np.array([float(value) for value in proof])
-        exact = True
-    else:
-        separable, in_Z = _decide(Z_NR, positive)
-        normal = in_Z[:-1] @ back_RD if separable else in_Z
-        vector = np.append(normal, in_Z[-1] - normal @ centre) if separable else in_Z
-        exact = separable
-        if separable:
-            vector, exact = _recentred(X_ND, positive, vector)
-    answer = {
-        "exact": exact,
-        "cover_probability": float(binom.cdf(D, N - 1, 0.5)),
-        "n_directions": _fewest_directions(Z_NR, positive) if separable and directions else None,
-        "n": N,
-        "d": D,
-        "proof": proof,
-    }
-    if separable:
-        margins = np.where(positive, 1, -1) * (X_ND @ vector[:-1] + vector[-1])
-        margin = float(margins.min() / np.linalg.norm(vector[:-1]))
-        return Separability(True, margin, vector[:-1], float(vector[-1]), None, 0.0, **answer)
-    gap = np.where(positive, vector, -vector) @ X_ND
-    residual = 0.0 if proof else float(np.abs(gap).max() / _spread(X_ND))
-    return Separability(False, 0.0, None, None, vector, residual, **answer)
+    sample = _Sample(*_checked(X, y))
+    N, D = sample.X.shape
+    found: _Hyperplane | _Weights | None = _equal_rows(sample)
+    if found is None and (D + 2) ** 2 * N <= _RATIONAL_WORK:
+        found = _by_fractions(sample)
+    if found is None:
+        found = _by_floats(sample)
+    answer = partial(Separability, cover_probability=float(binom.cdf(D, N - 1, 0.5)), n=N, d=D, proof=found.proof)
+    if isinstance(found, _Weights):
+        residual = sample.residual(found)
+        return answer(False, 0.0, None, None, found.weights, residual, bool(found.proof), n_directions=None)
+    fewest = _fewest_directions(sample) if directions else None
+    return answer(True, found.margin, found.normal, found.offset, None, 0.0, True, n_directions=fewest)
 
 
 def _checked(X: npt.ArrayLike, y: npt.ArrayLike) -> tuple[FloatArray, BoolArray]:
-    X_ND, labels = np.asarray(X, np.float64), np.asarray(y)
-    if X_ND.ndim != 2 or not np.isfinite(X_ND).all():
-        raise InputError(f"X must be a finite (n, d) matrix; got shape {X_ND.shape}, or it holds NaN or infinity")
-    classes = np.unique(labels)
-    if labels.shape != (len(X_ND),) or len(classes) != 2:
+    try:
+        X_ND, labels = np.asarray(X, np.float64), np.asarray(y)
+        classes = np.unique(labels)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"separability needs a matrix of numbers and labels that sort; got neither ({error})"
+        ) from error
+    if X_ND.ndim != 2 or not X_ND.size or not (np.abs(X_ND) < _LARGEST).all():
+        raise InputError(
+            f"X must be a finite (n, d) matrix; got shape {X_ND.shape}, or it holds NaN, infinity or numbers "
+            f"beyond {_LARGEST:g}"
+        )
+    if labels.shape != (len(X_ND),) or len(classes) != 2 or not (classes == classes).all():
         raise InputError(
             f"separability needs one label a row and two classes; got {labels.shape} labels of {len(classes)} "
             f"classes for {len(X_ND)} rows"
@@ -180,102 +172,129 @@ def _spread(X_ND: FloatArray) -> float:
     return float(np.abs(X_ND - X_ND.mean(0)).max()) or 1.0
 
 
-def _whiten(X_ND: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Z (N, R) = √N times the left singular vectors of the centred X, strongest first; w_X = w_Z @ back (R, D)."""
-    N = len(X_ND)
-    centre = X_ND.mean(0)
-    centred = X_ND - centre
-    U, s, Vt = scipy.linalg.svd(centred, full_matrices=False)
-    rank = int((s > s.max(initial=0.0) * max(X_ND.shape) * np.finfo(np.float64).eps).sum())
-    return U[:, :rank] * np.sqrt(N), np.sqrt(N) * Vt[:rank] / s[:rank, None], centre
+@dataclass(frozen=True, eq=False)
+class _Hyperplane:
+    """One that separates beyond doubt: with its floats, or with the fractions of its proof where there are any."""
+
+    normal: FloatArray
+    offset: float
+    margin: float
+    proof: tuple[Fraction, ...]
 
 
-def _decide(Z_NR: FloatArray, positive: BoolArray) -> tuple[bool, FloatArray]:
-    """(True, (R + 1,) hyperplane, its offset last) or (False, (N,) weights), in float64."""
-    N, R = Z_NR.shape
-    sign = np.where(positive, 1.0, -1.0)
-    A_NP = sign[:, None] * np.column_stack([Z_NR, np.ones(N)])
-    if N <= R + 1:
-        theta = scipy.linalg.lstsq(A_NP, np.ones(N))[0]
-        if (A_NP @ theta > 0.5).all():
-            return True, theta
-    theta, value = np.zeros(R + 1), N * np.log(2.0)
-    margin = np.zeros(N)
-    for _ in range(_NEWTON_STEPS):
-        alpha = scipy.special.expit(-margin)
-        gradient = -alpha @ A_NP
-        if np.linalg.norm(gradient) <= 1e-13 * np.sqrt(R + 1) * alpha.sum():
-            break
-        curvature = alpha * (1 - alpha)
-        hessian = (A_NP * curvature[:, None]).T @ A_NP
-        hessian[np.diag_indices(R + 1)] += 1e-13 * np.trace(hessian) / (R + 1) + 1e-300
-        step = scipy.linalg.solve(hessian, -gradient, assume_a="pos", check_finite=False)
-        along = A_NP @ step
-        if (margin + along).min() > 0:
-            return True, theta + step
-        size, fall = 1.0, gradient @ step
-        while size > 1e-8:
-            trial = np.logaddexp(0, -(margin + size * along)).sum()
-            if trial <= value + 1e-4 * size * fall or abs(size * fall) <= 1e-12 * value:
-                break
-            size /= 2
-        theta, margin, value = theta + size * step, margin + size * along, trial
-        if margin.min() > 0:
-            return True, theta
-    weights = _weights(A_NP, alpha, positive)
-    return (False, weights) if weights is not None else _by_linear_program(A_NP, positive)
+@dataclass(frozen=True, eq=False)
+class _Weights:
+    """Weights by which the hulls meet: exactly, where there is a proof."""
+
+    weights: FloatArray
+    proof: tuple[Fraction, ...] = ()
 
 
-def _weights(A_NP: FloatArray, alpha: FloatArray, positive: BoolArray) -> FloatArray | None:
-    """Positive weights near `alpha` with Σ weight · row = 0 but for rounding; None: there are none."""
-    weighted = A_NP * alpha[:, None]
-    for _ in range(2):  # the second projection removes the rounding of the first
-        change = scipy.linalg.lstsq(weighted.T, -(alpha @ A_NP), lapack_driver="gelsy")[0] * alpha
-        alpha = alpha + change
-    if alpha.min() < 0:
-        return None
-    residual = np.abs(alpha @ A_NP).max() / alpha.sum()
-    if not residual <= 1e-12 * np.abs(A_NP).max():
-        return None
-    return np.asarray(np.where(positive, alpha / alpha[positive].sum(), alpha / alpha[~positive].sum()))
+class _Sample:
+    """A sample with its centred rows; whitened when that is first asked for."""
+
+    def __init__(self, X_ND: FloatArray, positive: BoolArray) -> None:
+        self.X, self.positive, self.sign = X_ND, positive, np.where(positive, 1.0, -1.0)
+        self.centre = X_ND.mean(0)
+        self.centred = X_ND - self.centre
+
+    @cached_property
+    def whitened(self) -> tuple[FloatArray, FloatArray]:
+        """Z (N, R) = √N times the left singular vectors, strongest first; w_X = w_Z @ back (R, D)."""
+        N = len(self.X)
+        U, s, Vt = scipy.linalg.svd(self.centred, full_matrices=False)
+        rank = int((s > s.max(initial=0.0) * max(self.X.shape) * EPS).sum())
+        return U[:, :rank] * np.sqrt(N), np.sqrt(N) * Vt[:rank] / s[:rank, None]
+
+    def residual(self, found: _Weights) -> float:
+        """Largest entry of the difference of the weighted means, relative to the spread."""
+        gap = (self.sign * found.weights) @ self.centred
+        return 0.0 if found.proof else float(np.abs(gap).max() / _spread(self.X))
+
+    def margins(self, theta: FloatArray) -> tuple[FloatArray, float, FloatArray, FloatArray]:
+        """Normal (D,) in X of theta (k + 1,) in the first k columns of Z; offset half way between the classes;
+        margins (N,) and bounds (N,) of their rounding.
+
+        They are margins of x - centre, so that no digits go to an offset common to all examples.
+        """
+        normal = theta[:-1] @ self.whitened[1][: len(theta) - 1]
+        values = self.centred @ normal
+        middle = -float(values[self.positive].min() + values[~self.positive].max()) / 2
+        size = np.linalg.norm(self.centred, axis=1) * np.linalg.norm(normal) + abs(middle)
+        return normal, middle, self.sign * (values + middle), (self.X.shape[1] + 4) * EPS * size
+
+    def clears_rounding(self, theta: FloatArray) -> bool:
+        """Whether theta separates by more than rounding, that of its own normal too."""
+        _, _, margins, rounding = self.margins(theta)
+        return bool((margins > rounding).all())
+
+    def hyperplane(self, theta: FloatArray) -> _Hyperplane | None:
+        """The hyperplane of theta, where it separates the numbers given; rational arithmetic settles doubts."""
+        normal, middle, margins, rounding = self.margins(theta)
+        if not np.isfinite(normal).all():
+            return None
+        exact = [Fraction(value) for value in normal.tolist()]
+        exact.append(Fraction(middle) - rational.dot(exact, [Fraction(value) for value in self.centre.tolist()]))
+        unsure = np.flatnonzero(margins <= rounding)
+        for i in unsure[np.argsort(margins[unsure])]:
+            [row] = rational.to_fractions(self.X[[i]])
+            margins[i] = self.sign[i] * float(rational.dot(exact[:-1], row) + exact[-1])
+            if margins[i] <= 0:
+                return None
+            rounding[i] = 0.0
+        offset = float(exact[-1])
+        lost = 2 * abs(float(Fraction(offset) - exact[-1]))
+        proof = () if (margins > rounding + lost).all() else tuple(exact)
+        return _Hyperplane(normal, offset, float(margins.min() / np.linalg.norm(normal)), proof)
 
 
-def _by_linear_program(A_NP: FloatArray, positive: BoolArray) -> tuple[bool, FloatArray]:
-    """max t with A θ >= t and |w| <= 1, which HiGHS solves together with its dual, the weights."""
-    N, P = A_NP.shape
-    constraints = np.column_stack([-A_NP, np.ones(N)])
-    bounds = [(-1, 1)] * (P - 1) + [(None, None), (None, 1)]
-    objective = np.append(np.zeros(P), -1.0)
-    solved = linprog(objective, constraints, np.zeros(N), bounds=bounds, method="highs")
-    theta = solved.x[:-1]
-    if (A_NP @ theta).min() > 0 and solved.x[-1] > 1e-9:
-        return True, theta
-    alpha = np.maximum(-solved.ineqlin.marginals, 0)
-    return False, np.where(positive, alpha / alpha[positive].sum(), alpha / alpha[~positive].sum())
+def _equal_rows(sample: _Sample) -> _Weights | None:
+    """Two equal rows of unlike labels, as of texts that end alike at the input of a network, are proof enough."""
+    # + 0.0 turns -0.0 into 0.0; digests, since the rows themselves would be a second copy of the matrix.
+    digests = [hashlib.sha256((row + 0.0).tobytes()).digest() for row in sample.X]
+    first = {digest: i for i, digest in enumerate(digests) if not sample.positive[i]}
+    for i in np.flatnonzero(sample.positive).tolist():
+        twin = first.get(digests[i])
+        if twin is not None:
+            weights = np.zeros(len(digests))
+            weights[[i, twin]] = 1.0
+            return _Weights(weights, tuple(Fraction(int(value)) for value in weights))
+    return None
 
 
-def _recentred(X_ND: FloatArray, positive: BoolArray, vector: FloatArray) -> tuple[FloatArray, bool]:
-    """The hyperplane half way between the classes on X itself, and whether it separates whatever the rounding."""
-    values = X_ND @ vector[:-1]
-    vector = np.append(vector[:-1], -(values[positive].min() + values[~positive].max()) / 2)
-    margins = np.where(positive, 1, -1) * (values + vector[-1])
-    rounding = (
-        (X_ND.shape[1] + 2) * np.finfo(np.float64).eps * (np.abs(X_ND) @ np.abs(vector[:-1]) + abs(vector[-1]))
+def _by_fractions(sample: _Sample) -> _Hyperplane | _Weights:
+    """The answer in rational arithmetic."""
+    rows, positive = rational.to_fractions(sample.X), sample.positive.tolist()
+    found = rational.decide(rows, positive)
+    if not isinstance(found, tuple):
+        return _Weights(np.array([float(value) for value in found]), tuple(found))
+    largest = max(map(abs, found[0]))  # a normal of size 1 has floats, whatever the fractions
+    normal, offset = [value / largest for value in found[0]], found[1] / largest
+    margins = [rational.dot(normal, row) + offset for row in rows]
+    floats = np.array([float(value) for value in normal])
+    margin = float(min(map(abs, margins))) / float(np.linalg.norm(floats))
+    return _Hyperplane(floats, float(offset), margin, (*normal, offset))
+
+
+def _by_floats(sample: _Sample) -> _Hyperplane | _Weights:
+    """The answer in float64; only a hyperplane that separates the very numbers given is taken."""
+    separates, found = floating.decide(
+        sample.whitened[0], sample.positive, lambda theta: sample.hyperplane(theta) is not None
     )
-    if (margins > rounding).all():
-        return vector, True
-    unsure = margins <= rounding
-    rows = rational.to_fractions(X_ND[unsure])
-    normal = [Fraction(value) for value in vector[:-1].tolist()]
-    return vector, rational.separates(rows, positive[unsure].tolist(), normal, Fraction(float(vector[-1])))
+    if separates:
+        hyperplane = sample.hyperplane(found)
+        assert hyperplane is not None
+        return hyperplane
+    return _Weights(found)
 
 
-def _fewest_directions(Z_NR: FloatArray, positive: BoolArray) -> int:
-    """The smallest k for which the first k columns separate, given that all do: more columns never hurt."""
+def _fewest_directions(sample: _Sample) -> int:
+    """The smallest k for which the first k columns of Z separate, given that all do: more columns never hurt."""
+    Z_NR = sample.whitened[0]
     low, high = 0, int(Z_NR.shape[1])
     while high - low > 1:
         middle = (low + high) // 2
-        if _decide(Z_NR[:, :middle], positive)[0]:
+        if floating.decide(Z_NR[:, :middle], sample.positive, sample.clears_rounding)[0]:
             high = middle
         else:
             low = middle

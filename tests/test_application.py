@@ -1,0 +1,94 @@
+"""Probes that outlive their run: the layer, penalty and scaling that are stored, and what is applied again."""
+
+import numpy as np
+import pytest
+
+from concept_depth.activations import Activations
+from concept_depth.application import apply_probe, save_probe
+from concept_depth.concepts.concept import Concept
+from concept_depth.depth import find_depth
+from concept_depth.errors import InputError
+from concept_depth.measure import Measurement, Settings
+from concept_depth.probing.probe import LogisticProbe
+from concept_depth.probing.scores import score_layers
+
+
+def stored(folder, **settings):
+    """A probe of noise that is a little readable at layer 2 of 5, so that no layer is named; and the scores."""
+    rng = np.random.default_rng(0)
+    y = np.arange(200) % 2
+    layers = [
+        rng.normal(size=(200, 4)).astype(np.float32) * np.array([1, 10, 1, 0.1], np.float32) for _ in range(5)
+    ]
+    layers[2][:, 0] += 0.35 * (2 * y - 1)
+    acts = Activations.from_arrays(layers, y)
+    scores = score_layers(acts, permutations=0, **settings)
+    depth = find_depth(scores, min_gain=0.9)
+    assert depth.layer is None  # to be sure
+    concept = Concept(
+        name="noise",
+        inputs=[f"text {i}" for i in range(200)],
+        labels=y,
+        classes=("no", "yes"),
+        groups=np.arange(200),
+    )
+    measured = Measurement(acts, scores, depth, {})
+    path = save_probe(measured, concept, model="none", settings=Settings(**settings), folder=folder)
+    return LogisticProbe.load(path), scores, acts
+
+
+@pytest.mark.parametrize("scoring", ["log_loss", "accuracy"])
+def test_where_no_layer_is_named_the_best_one_is_stored(scoring, tmp_path):
+    probe, scores, _ = stored(tmp_path, scoring=scoring)
+    best = scores.curve.argmin() if scoring == "log_loss" else scores.curve.argmax()
+    assert probe.card_["layer"] == scores.names[best]
+    assert probe.card_["score"] == pytest.approx(scores.curve[best])
+
+
+def test_a_penalty_that_was_given_is_stored_as_given(tmp_path):
+    probe, _, acts = stored(tmp_path, C=0.3, standardize="scale")
+    expected = LogisticProbe(0.3, standardize="scale").fit(acts[probe.card_["layer"]], acts.labels)
+    assert (probe.C, probe.standardize) == (0.3, "scale")
+    assert probe.coef_ == pytest.approx(expected.coef_, rel=1e-6)
+
+
+def test_a_penalty_that_was_chosen_is_scaled_from_a_training_part_to_all_examples(tmp_path):
+    probe, scores, _ = stored(tmp_path, cv=4)
+    chosen = np.median(scores.C_chosen[scores.names.index(probe.card_["layer"])])
+    assert float(probe.C) == pytest.approx(0.75 * chosen)
+
+
+def test_the_papers_protocol_stores_the_papers_probe(tmp_path):
+    probe, _, _ = stored(tmp_path, protocol="paper")
+    assert (probe.C, probe.standardize) == (1.0, False)
+
+
+def test_a_probe_without_a_runs_card_is_refused_with_a_sentence(tmp_path):
+    X, y = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 2
+    path = LogisticProbe().fit(X, y).save(tmp_path / "mine", {"layer": "11"})
+    with pytest.raises(InputError, match="does not say concept, classes, settings, model"):
+        apply_probe(path, ["a text"])
+
+
+def test_a_stored_probe_reads_new_texts_as_it_read_its_own(tiny_model, tmp_path):
+    from concept_depth.extraction.collect import collect
+    from concept_depth.subjects.huggingface import from_pretrained
+
+    texts = [f"Item {i} is {'even' if i % 2 else 'odd'}." for i in range(60)]
+    concept = Concept(name="parity", inputs=texts, labels=np.arange(60) % 2, classes=("odd", "even"))
+    acts = collect(from_pretrained(str(tiny_model), position=-2), concept, progress=False)
+    scores = score_layers(acts, permutations=0, C=1.0)
+    depth = find_depth(scores)
+    path = save_probe(
+        Measurement(acts, scores, depth, {}),
+        concept,
+        model=str(tiny_model),
+        settings=Settings(C=1.0, position=-2),
+        folder=tmp_path,
+    )
+    rows = apply_probe(tmp_path, texts[:5])
+    probe = LogisticProbe.load(path)
+    assert [row["decision"] for row in rows] == pytest.approx(
+        probe.decision_function(acts[probe.card_["layer"]][:5]).tolist(), abs=1e-4
+    )
+    assert [row["class"] for row in rows] == ["odd", "even", "odd", "even", "odd"]
