@@ -10,7 +10,7 @@ import pytest
 import concept_depth as cd
 from concept_depth.concepts import lexical, registry
 from concept_depth.concepts.audit import _shingles, audit, near_duplicates
-from concept_depth.concepts.groups import normalise
+from concept_depth.concepts.variants import normalise
 from concept_depth.errors import InputError
 
 WORDS = [
@@ -152,6 +152,30 @@ def test_twins_that_a_group_column_separates_are_named():
     assert together.split_twins == 0
     assert apart.split_twins == 60
     assert any("twin" in warning for warning in apart.warnings)
+
+
+def test_twins_that_derived_groups_divide_are_counted():
+    """Each city lies in one country and falsely in another, which is that of other cities: both cannot be joined."""
+    texts = [
+        f"The city of {word}{i} is in {WORDS[(i * step) % 40]}land."
+        for i, word in enumerate(WORDS)
+        for step in (1, 3)
+    ]
+    found = audit(concept(texts, np.tile([1, 0], 40)))
+    assert found.groups["how"] == "slot at the end"
+    assert found.groups["n_groups"] == 40
+    assert found.split_twins >= 40
+    assert any("twin" in warning for warning in found.warnings)
+
+
+def test_baselines_keep_copies_together_where_no_groups_are_given(monkeypatch):
+    """Labels mean nothing, each text stands there twice, and only a part of the texts is measured."""
+    monkeypatch.setattr("concept_depth.concepts.audit.MOST_FOR_BASELINES", 500)
+    labels = np.repeat(np.random.default_rng(2).integers(0, 2, 300), 2)
+    found = audit(concept([text for text in sentences(300) for _ in range(2)], labels))
+    assert found.baseline_n == 500
+    assert found.groups["n_groups"] == 300
+    assert found.baselines["bag_of_words"].score < 0.6
 
 
 def test_imbalance_is_named_and_small_sets_have_no_baselines():

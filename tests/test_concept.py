@@ -6,6 +6,7 @@ import json
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import concept_depth as cd
@@ -37,6 +38,8 @@ def concept(n: int = 40, **fields) -> cd.Concept:
         ({"classes": ("yes", "yes")}, "two or more different classes"),
         ({"inputs": ["a", " ", "b", "c"]}, "the text of example 2 is empty"),
         ({"inputs": ["a", None, "b", "c"]}, "the text of example 2 is empty or no text"),
+        ({"inputs": ["a", "b", "c \ud83d", "d"]}, "the text of example 3 holds half a character"),
+        ({"groups": [[0, 0], [0, 1], [1, 0], [1, 1]]}, "groups have the shape (4, 2)"),
         ({"spans": ((0, 1), (0, 1), (0, 99), (0, 1))}, "span (0, 99) of example 3"),
         ({"spans": ((0, 1), (1, 1), (0, 1), (0, 1))}, "span (1, 1) of example 2"),
         ({"template": "no slot"}, "must hold {text} exactly once"),
@@ -66,6 +69,37 @@ def test_prompts_are_texts_inside_the_template():
 
 def test_groups_may_be_names():
     assert concept(4, groups=["Lodz", "Baku", "Lodz", "Baku"]).groups.tolist() == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan"), np.nan, pd.NA, pd.NaT])
+def test_an_example_without_a_group_stands_alone(nothing):
+    assert concept(5, groups=["b", nothing, "a", nothing, "b"]).groups.tolist() == [1, 2, 0, 3, 1]
+    mixed = concept(4, groups=pd.Series([7, nothing, 7, "7"], dtype=object)).groups
+    assert mixed.tolist() == [0, 1, 0, 0]
+
+
+def test_groups_of_floats_are_numbered_but_for_nan():
+    assert concept(4, groups=[10.0, 2.0, np.nan, 10.0]).groups.tolist() == [1, 0, 2, 1]
+
+
+@pytest.mark.parametrize("dtype", [None, object, np.dtypes.StringDType()])
+def test_texts_may_stand_in_an_array(dtype):
+    texts = [f"text {i}" for i in range(40)]
+    held = concept(inputs=np.asarray(texts, dtype=dtype))
+    assert held.inputs == tuple(texts)
+    assert held.is_text
+    assert held.fingerprint == concept().fingerprint
+    assert concept(inputs=pd.Series(texts)).inputs == tuple(texts)
+
+
+def test_a_mask_selects_where_it_is_true():
+    whole = concept()
+    mask = np.arange(40) < 4
+    assert whole.select(mask).inputs == whole.select(mask.tolist()).inputs == whole.inputs[:4]
+    with pytest.raises(InputError, match=re.escape("a mask of shape (3,) does not fit the 40 examples")):
+        whole.select([True, False, True])
+    with pytest.raises(InputError, match="cannot be selected by float64"):
+        whole.select([0.0, 1.0])
 
 
 def test_selecting_keeps_rows_together():

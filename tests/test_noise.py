@@ -176,3 +176,13 @@ def test_noise_that_changes_nothing_or_meets_no_text_is_refused():
     arrays = Concept(name="a", inputs=np.ones((4, 2)), labels=[0, 1, 0, 1], classes=("a", "b"))
     with pytest.raises(InputError, match="noise needs texts"):
         perturb(arrays, "letters")
+
+
+def test_noise_upon_noise_is_recorded_whole():
+    once = perturb(cities(), "letters", random_state=3)
+    twice = perturb(once, "front")
+    assert twice.name == "towns+letters+front"
+    assert twice.details["noise"]["noise"] == "letters+front"
+    assert twice.details["noise"]["before"] == once.details["noise"]
+    assert once.details["noise"]["random_state"] == 3
+    assert "before" not in once.details["noise"]

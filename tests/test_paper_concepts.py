@@ -154,3 +154,14 @@ def test_a_users_prompts_come_from_one_file(shared_data, tmp_path):
     assert concept.template == "Wahr oder falsch? {text}"
     with pytest.raises(InputError, match="no template for 'imdb'"):
         cd.load_concept("paper:imdb", data_dir=shared_data, template=str(prompts))
+
+
+def test_groups_and_spans_of_ones_own_are_taken(shared_data):
+    concept = cd.load_concept("paper:cities", data_dir=shared_data, group="statement", spans="city")
+    assert concept.details["groups"]["column"] == "statement"
+    assert concept.details["groups"]["n_groups"] == len(concept) == len(concept.spans)
+    start, end = concept.spans[0]
+    assert concept.inputs[0].startswith(f"The city of {concept.inputs[0][start:end]} is in")
+    for option in ("group", "spans"):
+        with pytest.raises(InputError, match=f"cities.csv has no column 'who'.*as {option}="):
+            cd.load_concept("paper:cities", data_dir=shared_data, **{option: "who"})

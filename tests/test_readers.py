@@ -13,6 +13,7 @@ import pytest
 
 import concept_depth as cd
 from concept_depth.concepts import readers
+from concept_depth.concepts.tables import Table
 from concept_depth.errors import InputError
 
 N = 40
@@ -104,6 +105,27 @@ def test_a_tsv_whose_quotes_stand_for_themselves_keeps_them(tmp_path):
     assert concept.inputs[3] == '"Quote 3" he said, and 5" more'
 
 
+def test_two_stray_quotes_of_a_tsv_do_not_merge_what_lies_between(tmp_path):
+    lines = [f"Some text of number {i * i}\t{i % 2}" for i in range(60)]
+    lines[20] = '"' + lines[20]
+    lines[40] = lines[40].replace("\t", '"\t')
+    concept = cd.load_concept(write(tmp_path / "a.tsv", "\n".join(["text\tlabel", *lines])))
+    assert len(concept) == 60
+    assert concept.inputs[20] == '"Some text of number 400'
+
+
+def test_a_quote_that_is_never_closed_swallows_no_rows(tmp_path):
+    for closed in ("", '1,"Later, a row in quotes"'):
+        lines = [f"{i % 2},Some text of number {i}" for i in range(60)]
+        lines[20] = '0,"some text'
+        lines[50] = closed or lines[50]
+        with pytest.raises(InputError, match=r"the row that begins in line 22 cannot be read .* close its quotes"):
+            cd.load_concept(write(tmp_path / "a.csv", "\n".join(["label,text", *lines])))
+    loose = [f'{i % 2},"So," he said {i * i}' for i in range(60)]
+    concept = cd.load_concept(write(tmp_path / "loose.csv", "\n".join(["label,text", *loose])))
+    assert len(concept) == 60
+
+
 @pytest.mark.parametrize(
     ("labels", "classes"),
     [
@@ -120,6 +142,7 @@ def test_a_tsv_whose_quotes_stand_for_themselves_keeps_them(tmp_path):
         (["entailment", "non-entailment"], ("non-entailment", "entailment")),
         (["positive", "negative"], ("negative", "positive")),
         ([" cat", "dog "], ("cat", "dog")),
+        (["1_0", "1_1"], ("1_0", "1_1")),
         (["c", "a", "b"], ("a", "b", "c")),
         ([10, 2, 1, 0], ("0", "1", "2", "10")),
     ],
@@ -143,6 +166,30 @@ def test_columns_can_be_named(tmp_path):
     assert cd.load_concept(path, group=["who", "kind"]).details["groups"]["column"] == "who,kind"
 
 
+def test_group_keys_are_alike_however_they_are_written(tmp_path):
+    for first, second in ((str, "{} ".format), (int, float), (str, "{}.0".format), ("c{}".format, " c{}".format)):
+        table = [{**row, "who": (second if i % 2 else first)(row["who"])} for i, row in enumerate(rows())]
+        path = write(tmp_path / "a.json", json.dumps(table))
+        assert cd.load_concept(path, group="who").groups.tolist() == [i // 2 for i in range(N)]
+
+
+def test_the_group_column_is_used_by_default_where_it_can_be(tmp_path):
+    named = [{**row, "group": row["who"]} for row in rows()]
+    found = cd.load_concept(write(tmp_path / "a.json", json.dumps(named)))
+    assert found.groups.tolist() == [i // 2 for i in range(N)]
+    assert (found.details["groups"]["how"], found.details["groups"]["column"]) == ("column", "group")
+    for cell in ("all", None):
+        table = [{**row, "group": cell} for row in named]
+        derived = cd.load_concept(write(tmp_path / "b.json", json.dumps(table)))
+        assert derived.details["groups"]["how"] != "column"
+        refused = [line for line in derived.details["groups"]["refused"] if line.startswith("column group")]
+        assert len(refused) == (cell == "all")
+    as_label = [{**row, "group": row["label"]} for row in rows()]
+    path = write(tmp_path / "c.json", json.dumps(as_label))
+    refused = cd.load_concept(path, label="group").details["groups"]["refused"]
+    assert not any(line.startswith("column group") for line in refused), "labels are no groups"
+
+
 def test_limit_takes_whole_groups(tmp_path):
     path = write_csv(tmp_path / "a.csv", rows(200))
     concept = cd.load_concept(path, group="who", limit=51)
@@ -159,6 +206,32 @@ def test_spans_come_from_pairs_words_or_two_columns(tmp_path):
     words = cd.load_concept(path, spans="word")
     for text, (start, end), row in zip(words.inputs, words.spans, table, strict=True):
         assert text[start:end] == row["word"]
+
+
+def test_a_word_is_not_sought_inside_another(tmp_path):
+    table = [{"text": f"The man {i} said he left", "label": i % 2, "word": "he"} for i in range(30)]
+    table += [{"text": f"In {i} they went home", "label": i % 2, "word": "the"} for i in range(30)]
+    concept = cd.load_concept(write(tmp_path / "a.json", json.dumps(table)), spans="word")
+    assert concept.inputs[0][concept.spans[0][0] - 1 :] == " he left"
+    assert concept.spans[30] == (5, 8), "a part of a word, where it is no word of its own"
+
+
+def test_templates_do_not_keep_what_an_editor_adds(tmp_path):
+    path = write_csv(tmp_path / "mine.csv", rows())
+    windows = write(tmp_path / "windows.txt", "Judge this.\r\n{text} Well?\r\n", "utf-8-sig")
+    assert cd.load_concept(path, template=str(windows)).template == "Judge this.\n{text} Well?"
+    marked = write(tmp_path / "marked.json", '{"mine": "So: {text}"}', "utf-8-sig")
+    assert cd.load_concept(path, template=str(marked)).template == "So: {text}"
+
+
+def test_a_table_of_templates_knows_data_sets_of_the_hub(tmp_path, monkeypatch):
+    table = Table(
+        {key: [row[key] for row in rows()] for key in ("text", "label")}, "hub:org/imdb", {"split": "train"}
+    )
+    monkeypatch.setattr(readers, "hub_table", lambda *_: table)
+    for key in ("hub:org/imdb", "org/imdb", "imdb"):
+        prompts = write(tmp_path / "prompts.json", json.dumps({key: "A: {text}", "default": "B: {text}"}))
+        assert cd.load_concept("hub:org/imdb:plain@main", template=str(prompts)).template == "A: {text}"
 
 
 def test_templates_come_from_files(tmp_path):
@@ -181,6 +254,58 @@ def test_class_names_in_the_metadata_of_parquet_files_are_used(tmp_path):
     features = {"info": {"features": {"label": {"names": ["neg", "pos"], "_type": "ClassLabel"}}}}
     pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(features)}), tmp_path / "a.parquet")
     assert cd.load_concept(tmp_path / "a.parquet").classes == ("neg", "pos")
+
+
+def hub_features(**features) -> dict:
+    return {"huggingface": json.dumps({"info": {"features": features}})}
+
+
+@pytest.mark.parametrize(
+    ("labels", "metadata", "classes"),
+    [
+        ([0, 1], hub_features(label={"names": ["neg", "pos"], "_type": "ClassLabel"}), ("neg", "pos")),
+        ([0, 1], hub_features(label={"names": {"dtype": "string", "_type": "Value"}}), ("0", "1")),
+        (["neg", "pos"], hub_features(label={"names": ["neg", "pos"], "_type": "ClassLabel"}), ("neg", "pos")),
+        ([0.0, 1.0], hub_features(label={"names": ["neg", "pos"], "_type": "ClassLabel"}), ("0", "1")),
+        ([1, 2], hub_features(label={"names": ["neg", "pos"], "_type": "ClassLabel"}), ("2", "pos")),
+        ([0, 1], {"huggingface": '{"info": null}'}, ("0", "1")),
+        ([0, 1], {"huggingface": "[" * 100_000}, ("0", "1")),
+    ],
+)
+def test_metadata_of_parquet_files_is_read_with_care(tmp_path, labels, metadata, classes):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table({"text": [f"Text {i} here" for i in range(30)], "label": [labels[i % 2] for i in range(30)]})
+    pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "a.parquet")
+    assert cd.load_concept(tmp_path / "a.parquet").classes == classes
+
+
+def test_of_a_parquet_file_only_what_is_asked_for_must_be_readable(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = [f"Über Text {i}" for i in range(30)]
+    broken = pa.Array.from_buffers(pa.string(), 30, pa.array([b"caf\xe9 %d" % i for i in range(30)]).buffers())
+    columns = {
+        "text": [text.encode() for text in texts],
+        "label": [i % 2 for i in range(30)],
+        "when": pa.array([2**62] * 30, pa.timestamp("us")),
+        "image": [b"\xff\xd8"] * 30,
+        "broken": broken,
+    }
+    (tmp_path / "label=1").mkdir()
+    path = tmp_path / "label=1" / "a.parquet"
+    pq.write_table(pa.table(columns), path)
+    assert cd.load_concept(path).inputs == tuple(texts)
+    for name in ("when", "image", "broken"):
+        with pytest.raises(InputError, match=f"column '{name}' of a.parquet cannot be read .* as text=") as caught:
+            cd.load_concept(path, text=name)
+        assert "\n" not in str(caught.value)
+    twice = pa.table([pa.array(texts)] * 2 + [pa.array(columns["label"])], names=["text", "text", "label"])
+    pq.write_table(twice, tmp_path / "twice.parquet")
+    with pytest.raises(InputError, match=r"twice.parquet has two columns 'text'; rename"):
+        cd.load_concept(tmp_path / "twice.parquet")
 
 
 @pytest.fixture
@@ -285,6 +410,26 @@ def break_files(folder):
     yield "paper:cities", {"data_dir": folder / "no"}, "there is no folder"
     yield "emotions", {"data_dir": folder}, "needs the file emotions.csv.* get it from https"
     yield "hub:", {}, "write hub:org/name"
+    yield "hub:/", {}, "write hub:org/name"
+    yield "x" * 300, {}, "no concept 'xxx"
+    yield "x" * 300 + ".csv", {}, "there is no file xxx"
+    yield "~nosuchuser/x.csv", {}, "home folder of no user here; write the whole path"
+    yield folder / "good.csv", {"template": "Is this true? " * 30}, "holds no {text} and is no file"
+    yield "emotions", {"data_dir": "x" * 300}, "there is no folder xxx"
+    write(folder / "sub" / "concept.json", "{}")
+    yield str(folder / "sub"), {}, "is a folder; give a file in it: concept.json"
+    yield write(folder / "deep.json", "[" * 100_000), {}, "deep.json is not JSON"
+    yield (
+        write(folder / "long.jsonl", '{"text": "a", "label": ' + "1" * 5000 + "}\n"),
+        {},
+        "line 1 of long.jsonl is not",
+    )
+    half = "".join(f'{{"text": "Text {i} \\ud83d", "label": {i % 2}}}\n' for i in range(30))
+    yield write(folder / "half.jsonl", half), {}, "row 1 of half.jsonl holds half a character"
+    for score in ("null", '"x"'):
+        task = [f'{{"input": "Text {i}", "target_scores": {{"a": {score}, "b": 1}}}}' for i in range(30)]
+        task_file = write(folder / "task.json", f'{{"examples": [{", ".join(task)}]}}')
+        yield task_file, {}, "example 1 of task.json has target_scores that are no numbers"
 
 
 def test_each_kind_of_bad_input_gives_one_clear_sentence(tmp_path):
@@ -317,6 +462,24 @@ def hub_folder(tmp_path):
     for split, part in (("train", table[:30]), ("test", table[30:])):
         (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, part)))
     return tmp_path
+
+
+def test_columns_of_images_are_no_hindrance_and_empty_splits_are_named(monkeypatch):
+    import datasets
+
+    columns = {**{key: [row[key] for row in rows()] for key in ("text", "label", "who")}, "image": ["a.png"] * N}
+    features = {"text": "string", "label": "bool", "who": "int64"}
+    typed = datasets.Features({**{k: datasets.Value(v) for k, v in features.items()}, "image": datasets.Image()})
+    whole = datasets.Dataset.from_dict(columns, features=typed)
+    splits = datasets.DatasetDict({"train": whole, "none": whole.select([])})
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: splits)
+    assert len(cd.load_concept("hub:org/name", group="who")) == N
+    with pytest.raises(
+        InputError, match=r"column 'image' of hub:org/name cannot be read \(it holds image, no text"
+    ):
+        cd.load_concept("hub:org/name", text="image")
+    with pytest.raises(InputError, match="split 'none' of hub:org/name holds no examples; it has train, none"):
+        cd.load_concept("hub:org/name", split="none")
 
 
 def run_offline(folder, name: str) -> str:

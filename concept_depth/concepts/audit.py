@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from concept_depth.concepts import groups as grouping
 from concept_depth.concepts import lexical
 from concept_depth.concepts.concept import Concept, IntArray
 from concept_depth.concepts.lexical import Baseline, TellingWord
+from concept_depth.concepts.variants import normalise
 from concept_depth.errors import InputError
 
 LEXICAL = 0.2  # the share of the way from chance to 1 beyond which a concept is lexical: 0.60 with two classes
@@ -43,7 +44,9 @@ class Audit:
         conflicts: texts that stand there with more than one label.
         conflict_examples: the first of them.
         groups: how the groups were found, how many, the largest, the share that holds more than one class.
-        split_twins: examples whose one-slot twin (see `concepts.groups`) is in another group.
+        split_twins: examples with a twin in another group: a text that differs in one slot, from a small set with
+            more than one class (see `concepts.groups`). Of derived groups these are the ones that could not be
+            joined without joining everything.
         near_duplicates: examples with a text at least 80 % alike (character 5-grams) in another group; at least so
             many, since of many alike only neighbours are compared.
         near_examples: the first of these pairs.
@@ -139,16 +142,19 @@ def audit(concept: Concept, *, random_state: int = 0) -> Audit:
     if not concept.is_text:
         raise InputError(f"concept {concept.name!r} holds arrays; an audit needs texts")
     texts = [str(text) for text in concept.inputs]
-    derived = grouping.derive_groups(texts, concept.labels)
-    groups = derived.groups if concept.groups is None else concept.groups
-    described = dict(concept.details.get("groups", {})) if concept.groups is not None else derived.details
+    if concept.groups is None:
+        derived = grouping.derive_groups(texts, concept.labels)
+        groups, described = derived.groups, derived.details
+    else:
+        groups, described = concept.groups, concept.details.get("groups", {})
     described = {**grouping.describe(grouping.number_groups(groups.tolist()), "given", labels=concept.labels)} | {
         key: described[key] for key in ("how", "column") if key in described
     }
-    copies = grouping.number_groups([grouping.normalise(text) for text in texts])
+    copies = grouping.number_groups([normalise(text) for text in texts])
     conflicting = _with_several(copies, concept.labels)
     near = near_duplicates(texts, groups, random_state=random_state)
-    measured = concept if len(concept) <= MOST_FOR_BASELINES else concept.take(MOST_FOR_BASELINES)
+    measured = replace(concept, groups=groups).take(MOST_FOR_BASELINES)
+    assert measured.groups is not None, "they were put there"
     found: dict[str, Any] = {
         "name": concept.name,
         "n": len(concept),
@@ -158,14 +164,14 @@ def audit(concept: Concept, *, random_state: int = 0) -> Audit:
         "conflicts": len(conflicting),
         "conflict_examples": tuple(texts[int(np.flatnonzero(copies == copy)[0])] for copy in conflicting[:5]),
         "groups": described,
-        "split_twins": int(np.isin(derived.groups, _with_several(derived.groups, groups)).sum()),
+        "split_twins": int(grouping.split_twins(texts, concept.labels, groups).sum()),
         "near_duplicates": len({index for pair in near for index in pair}),
         "near_examples": tuple((texts[a], texts[b]) for a, b in near[:5]),
         "lengths": _lengths(concept, texts),
         "baselines": lexical.baselines(
             [str(text) for text in measured.inputs],
             measured.labels,
-            groups if measured is concept else _groups_of(measured),
+            measured.groups,
             random_state=random_state,
         ),
         "baseline_n": len(measured),
@@ -176,10 +182,6 @@ def audit(concept: Concept, *, random_state: int = 0) -> Audit:
     if collapsed is not None:
         said.append(f"the grouping {collapsed}: name another group column")
     return Audit(**found, warnings=tuple(said))
-
-
-def _groups_of(concept: Concept) -> IntArray:
-    return np.arange(len(concept)) if concept.groups is None else concept.groups
 
 
 def _with_several(keys: IntArray, values: IntArray) -> IntArray:
@@ -255,7 +257,7 @@ def near_duplicates(texts: Sequence[str], groups: IntArray, *, random_state: int
     Returns:
         Pairs of indices, the lower first, sorted.
     """
-    plain = [grouping.normalise(text) for text in texts]
+    plain = [normalise(text) for text in texts]
     shingles = [_shingles(text) for text in plain]
     signature_NH = _signatures(shingles, random_state)
     seen: dict[tuple[int, int], bool] = {}

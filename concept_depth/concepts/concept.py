@@ -6,7 +6,9 @@ Shapes: N examples.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
@@ -19,6 +21,8 @@ from concept_depth.errors import InputError
 
 IntArray = npt.NDArray[np.int64]
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Concept:
@@ -26,11 +30,13 @@ class Concept:
 
     Args:
         name: short name, used in tables and file names.
-        inputs: N texts, or an array with examples on its first axis (for networks that read no text).
+        inputs: N texts (also as an array), or an array with examples on its first axis (for networks that read no
+            text).
         labels: N class indices 0 … K−1 into `classes`.
         classes: names of the K ≥ 2 classes; with two, class 1 is the positive one.
         groups: N group numbers or names, or None where nothing is known of them (`concepts.groups` can derive
-            them); examples of one group never stand on both sides of a split.
+            them); examples of one group never stand on both sides of a split. An example whose group is None or
+            NaN stands alone.
         spans: per example (start, end) in characters of the input text, for `position="span"`; or None.
         category: kind of concept (fact, sentiment, reasoning, …), free text.
         template: text with `{text}` exactly once, put around every input; None for the input alone.
@@ -56,8 +62,11 @@ class Concept:
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.inputs, np.ndarray):
-            object.__setattr__(self, "inputs", tuple(self.inputs))
+        inputs = self.inputs
+        if isinstance(inputs, np.ndarray) and inputs.ndim == 1 and inputs.dtype.kind in "UOT":
+            inputs = inputs.tolist()  # texts, as pandas and numpy hold them
+        if not isinstance(inputs, np.ndarray):
+            object.__setattr__(self, "inputs", tuple(inputs))
         object.__setattr__(self, "labels", self._indices(self.labels))
         object.__setattr__(self, "classes", tuple(str(name) for name in self.classes))
         if self.groups is not None:
@@ -105,6 +114,11 @@ class Concept:
                     raise InputError(
                         f"concept {self.name!r}: the text of example {index + 1} is empty or no text; "
                         "remove that example or fill it in"
+                    )
+                if has_half_character(text):
+                    raise InputError(
+                        f"concept {self.name!r}: the text of example {index + 1} holds half a character (a lone "
+                        "surrogate), which no tokenizer reads; remove that example or correct it"
                     )
         if self.spans is not None:
             for index, ((start, end), text) in enumerate(zip(self.spans, self.inputs, strict=True)):
@@ -163,8 +177,10 @@ class Concept:
         return before, after
 
     def select(self, indices: npt.ArrayLike, **changes: Any) -> Concept:
-        """The examples at `indices`, in that order; `changes` replace fields, as in `dataclasses.replace`."""
-        chosen = np.asarray(indices, dtype=np.int64)
+        """The examples at `indices` (or where a mask is true), in that order; `changes` replace fields, as in
+        `dataclasses.replace`.
+        """
+        chosen = self._chosen(np.asarray(indices))
         inputs = self.inputs[chosen] if isinstance(self.inputs, np.ndarray) else [self.inputs[i] for i in chosen]
         picked: dict[str, Any] = {
             "inputs": inputs,
@@ -173,6 +189,18 @@ class Concept:
             "spans": None if self.spans is None else tuple(self.spans[i] for i in chosen),
         }
         return replace(self, **{**picked, **changes})
+
+    def _chosen(self, indices: npt.NDArray[Any]) -> IntArray:
+        if indices.dtype.kind == "b":
+            if indices.shape != (len(self),):
+                raise InputError(
+                    f"a mask of shape {indices.shape} does not fit the {len(self)} examples of {self.name!r}; "
+                    "give one true or false for each, or indices"
+                )
+            return np.flatnonzero(indices)
+        if indices.size and indices.dtype.kind not in "iu":
+            raise InputError(f"examples cannot be selected by {indices.dtype}; give indices, or a mask")
+        return indices.astype(np.int64)
 
     def balanced(self, *, random_state: int = 0) -> Concept:
         """As many examples of each class as the rarest has, drawn at random, in their original order.
@@ -264,7 +292,28 @@ def _turns(groups: IntArray) -> IntArray:
     return np.asarray(turns, dtype=np.int64)
 
 
-def _numbered(groups: npt.ArrayLike) -> IntArray:
-    """Group numbers as they are; names are numbered in their order."""
+def has_half_character(text: str) -> bool:
+    """Whether a text holds a lone surrogate: JSON can write one, and no encoding of text can."""
+    return _SURROGATE.search(text) is not None
+
+
+def _numbered(groups: Iterable[Any]) -> IntArray:
+    """Group numbers as they are; names are numbered in their order, and whoever has none stands alone."""
     array = np.asarray(groups)
-    return array.astype(np.int64) if array.dtype.kind in "iub" else np.unique(array, return_inverse=True)[1]
+    if array.dtype.kind in "iubf" and array.ndim != 1:
+        raise InputError(f"groups have the shape {array.shape}; give one number or name for each input")
+    if array.dtype.kind in "iub":
+        return array.astype(np.int64)
+    values = list(groups)  # not the array's: numpy writes NaN beside names as the name "nan"
+    alone = np.asarray([_is_absent(value) for value in values], dtype=bool)
+    names = array if array.dtype.kind == "f" else np.asarray([str(value) for value in values])
+    numbers = np.empty(len(values), dtype=np.int64)
+    known, numbers[~alone] = np.unique(names[~alone], return_inverse=True)
+    numbers[alone] = len(known) + np.arange(alone.sum())
+    return numbers
+
+
+def _is_absent(value: Any) -> bool:
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):  # pandas' own, which equal nothing
+        return True
+    return isinstance(value, float) and math.isnan(value)

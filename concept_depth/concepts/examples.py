@@ -10,6 +10,7 @@ Shapes: N examples, K classes.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from concept_depth.concepts import groups as grouping
-from concept_depth.concepts.concept import Concept, IntArray
+from concept_depth.concepts.concept import Concept, IntArray, has_half_character
 from concept_depth.concepts.tables import Table
 from concept_depth.errors import InputError
 
@@ -45,7 +46,8 @@ class Columns:
     Args:
         text: the column of the texts.
         label: the column of the labels.
-        group: the column (or columns, together one key) whose values belong together; None derives groups.
+        group: the column (or columns, together one key) whose values belong together; None takes the column
+            `group` where there is one that can be used, and else derives groups from the texts.
         spans: a column of [start, end] pairs or of words that stand in the text; or two columns, start and end.
     """
 
@@ -81,6 +83,8 @@ def concept_of(table: Table, columns: Columns, origin: Origin, *, limit: int | N
         InputError: a column is missing, a label or text is missing, there are fewer than two classes or too few
             examples, or the group column cannot be used.
     """
+    if len(table) == 0:
+        raise InputError(f"{table.where} holds no examples; give a table with rows")
     texts = texts_of(table, columns.text)
     labels, classes = encode_labels(
         table.column(columns.label, option="label"), table, columns.label, origin.classes
@@ -90,7 +94,10 @@ def concept_of(table: Table, columns: Columns, origin: Origin, *, limit: int | N
             f"{table.where} holds {len(texts)} examples; a probe needs at least {FEWEST_EXAMPLES} "
             "(some hundreds are better): add more"
         )
-    found = groups_of(table, columns.group, texts, labels)
+    if columns.group is None:
+        found = default_groups(table, columns, texts, labels)
+    else:
+        found = groups_of(table, columns.group, labels)
     concept = Concept(
         name=origin.name,
         inputs=texts,
@@ -133,6 +140,11 @@ def texts_of(table: Table, name: str) -> list[str]:
         if isinstance(value, list | dict):
             raise InputError(
                 f"column {name!r} of {table.where} holds lists or objects, not texts; name the text's column"
+            )
+        if isinstance(value, str) and has_half_character(value):
+            raise InputError(
+                f"row {row} of {table.where} holds half a character (a lone surrogate) in column {name!r}, which no "
+                "tokenizer reads; remove the row or correct it"
             )
     return [str(value) for value in values]
 
@@ -196,28 +208,36 @@ def encode_labels(
 
 
 def _class_name(value: Any, table: Table, name: str) -> str:
-    if isinstance(value, bool | np.bool_):
-        return "true" if value else "false"
-    if isinstance(value, int | np.integer):
-        return str(int(value))
-    if isinstance(value, str | float):
-        text = str(value).strip()
-        number = _number(text)
-        if number is None or text.lstrip("-").isdigit():
-            return text
-        if number.is_integer():
-            # A spreadsheet writes 1 as 1.0 once a cell of the column was empty.
-            return str(int(number))
+    if not isinstance(value, bool | np.bool_ | int | np.integer | str | float):
         raise InputError(
-            f"column {name!r} of {table.where} holds {text}, a continuous value; "
+            f"column {name!r} of {table.where} holds a {type(value).__name__}; "
+            "labels are booleans, integers or texts"
+        )
+    called = plain(value)
+    number = _number(called)
+    if number is not None and not number.is_integer():
+        raise InputError(
+            f"column {name!r} of {table.where} holds {called}, a continuous value; "
             "name a column of classes as label=…, or sort the values into classes first"
         )
-    raise InputError(
-        f"column {name!r} of {table.where} holds a {type(value).__name__}; labels are booleans, integers or texts"
-    )
+    return called
+
+
+def plain(value: Any) -> str:
+    """A cell as text, written alike whatever wrote it: "true" for True, "1" for 1, 1.0 and "1.0", no padding."""
+    if isinstance(value, bool | np.bool_):
+        return "true" if value else "false"
+    text = str(value).strip()
+    number = _number(text)
+    if number is None or text.lstrip("-").isdigit() or not number.is_integer():
+        return text
+    # A spreadsheet writes 1 as 1.0 once a cell of the column was empty.
+    return str(int(number))
 
 
 def _number(text: str) -> float | None:
+    if "_" in text:
+        return None  # Python reads "1_0" as ten; nobody else does
     try:
         number = float(text)
     except ValueError:
@@ -245,26 +265,30 @@ def _negates(name: str, other: str) -> bool:
     )
 
 
-def groups_of(
-    table: Table, group: str | Sequence[str] | None, texts: Sequence[str], labels: IntArray
-) -> grouping.Grouping:
-    """Groups from a column, or derived from the texts.
+def default_groups(table: Table, columns: Columns, texts: Sequence[str], labels: IntArray) -> grouping.Grouping:
+    """Groups from the column `group` where it has values that can be used, else derived from the texts."""
+    refused = []
+    cells = table.columns.get("group", ()) if "group" not in (columns.text, columns.label) else ()
+    if not all(is_missing(cell) for cell in cells):
+        numbers = _numbers_of(table, ["group"])
+        problem = grouping.fault(numbers)
+        if problem is None:
+            return grouping.Grouping(numbers, grouping.describe(numbers, "column", column="group", labels=labels))
+        refused.append(f"column group {problem}")
+    found = grouping.derive_groups(texts, labels)
+    return grouping.Grouping(found.groups, {**found.details, "refused": refused + found.details["refused"]})
+
+
+def groups_of(table: Table, group: str | Sequence[str], labels: IntArray) -> grouping.Grouping:
+    """Groups from a column, or from several that are one key together.
 
     Raises:
         InputError: no such column, or its groups are too few or one is too large.
     """
-    if group is None:
-        return grouping.derive_groups(texts, labels)
     names = [group] if isinstance(group, str) else list(group)
     if isinstance(group, str) and group not in table.columns and "," in group:
         names = [name.strip() for name in group.split(",")]
-    columns = [table.column(name, option="group") for name in names]
-    keys = [
-        # An empty cell groups nothing: that example stands alone.
-        ("", str(row)) if all(is_missing(cell) for cell in cells) else ("key", *map(str, cells))
-        for row, cells in enumerate(zip(*columns, strict=True))
-    ]
-    numbers = grouping.number_groups(keys)
+    numbers = _numbers_of(table, names)
     problem = grouping.fault(numbers)
     if problem is not None:
         raise InputError(
@@ -272,6 +296,17 @@ def groups_of(
             "to let groups be derived from the texts"
         )
     return grouping.Grouping(numbers, grouping.describe(numbers, "column", column=",".join(names), labels=labels))
+
+
+def _numbers_of(table: Table, names: Sequence[str]) -> IntArray:
+    columns = [table.column(name, option="group") for name in names]
+    return grouping.number_groups(
+        [
+            # An empty cell groups nothing: that example stands alone.
+            ("", str(row)) if all(is_missing(cell) for cell in cells) else ("key", *map(plain, cells))
+            for row, cells in enumerate(zip(*columns, strict=True))
+        ]
+    )
 
 
 def spans_of(table: Table, spans: str | Sequence[str], texts: Sequence[str]) -> tuple[tuple[int, int], ...]:
@@ -303,7 +338,9 @@ def _span(cell: Any, text: str, row: int, where: str) -> tuple[int, int]:
         start, colon, end = cell.partition(":")
         if colon and start.strip().isdigit() and end.strip().isdigit():
             return int(start), int(end)
-        at = text.find(cell.strip())
+        # "he" is first sought as a word of its own, not inside "The".
+        whole = re.search(rf"(?<!\w){re.escape(cell.strip())}(?!\w)", text)
+        at = whole.start() if whole else text.find(cell.strip())
         if at >= 0:
             return at, at + len(cell.strip())
     raise InputError(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from concept_depth.concepts.groups import normalise, tokens
+from concept_depth.concepts.variants import normalise, tokens
 
 IntArray = npt.NDArray[np.int64]
 

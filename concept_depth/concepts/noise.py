@@ -86,7 +86,7 @@ def perturb(concept: Concept, noise: str, *, random_state: int = 0) -> Concept:
 
     Returns:
         The same examples with the same labels and groups; the name has the noise behind it, and `details["noise"]`
-        says what was done, with the share of prompts that changed.
+        says what was done, with the share of prompts that changed (and "before", where the concept was noisy).
 
     Raises:
         InputError: the concept holds no texts, the noise is unknown or out of range, or it changes nothing.
@@ -103,8 +103,15 @@ def perturb(concept: Concept, noise: str, *, random_state: int = 0) -> Concept:
     changed = sum(a != b for a, b in zip(concept.prompts(), disturbed.prompts(), strict=True)) / len(concept)
     if changed == 0:
         raise InputError(f"noise {noise!r} changes no text of {concept.name!r}; give a stronger one, or another")
-    details = {**concept.details, "noise": {"noise": noise, "random_state": random_state, "changed": changed}}
-    return disturbed.select(range(len(concept)), name=f"{concept.name}+{noise.replace(':', '=')}", details=details)
+    said: dict[str, Any] = {"noise": noise, "random_state": random_state, "changed": changed}
+    before = concept.details.get("noise")
+    if before:
+        said = {**said, "noise": f"{before['noise']}+{noise}", "before": before}
+    return disturbed.select(
+        range(len(concept)),
+        name=f"{concept.name}+{noise.replace(':', '=')}",
+        details={**concept.details, "noise": said},
+    )
 
 
 def parse(noise: str) -> list[tuple[str, float | str]]:

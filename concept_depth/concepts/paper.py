@@ -20,7 +20,7 @@ This module reads local files; for the Hub `readers` hands it a table.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -30,8 +30,9 @@ import numpy as np
 
 from concept_depth.concepts import groups as grouping
 from concept_depth.concepts.concept import Concept
-from concept_depth.concepts.examples import groups_of, limited, texts_of
-from concept_depth.concepts.tables import Below, Table, read_table, read_text, read_tsv_quoted
+from concept_depth.concepts.examples import groups_of, limited, spans_of, texts_of
+from concept_depth.concepts.places import Below
+from concept_depth.concepts.tables import Table, read_table, read_text, read_tsv_quoted
 from concept_depth.errors import InputError
 
 OVERRIDE = "According to the sentence, judge the emotion is Positive or Negative."
@@ -159,6 +160,8 @@ def concept_from(
     table: Table,
     options: Mapping[str, str],
     *,
+    group: str | Sequence[str] | None = None,
+    spans: str | Sequence[str] | None = None,
     template: str | None = None,
     limit: int | None = None,
     details: Mapping[str, Any] | None = None,
@@ -169,6 +172,8 @@ def concept_from(
         known: which of the nine.
         table: its rows, in file order.
         options: see the module's docstring.
+        group: replaces the data set's own group columns.
+        spans: as in `load_concept`.
         template: replaces the data set's own, as a text with {text}.
         limit: at most this many examples, as whole groups.
         details: recorded beside the paper's own.
@@ -181,8 +186,10 @@ def concept_from(
     picked = table.select([*first, *second])
     questions = texts_of(picked, known.text)
     classes = np.repeat([0, 1], [len(first), len(second)]).astype(np.int64)
-    if known.group and all(name in picked.columns for name in known.group):
-        found = groups_of(picked, known.group, questions, classes)
+    if group is not None:
+        found = groups_of(picked, group, classes)
+    elif known.group and all(name in picked.columns for name in known.group):
+        found = groups_of(picked, known.group, classes)
     else:
         found = grouping.derive_groups(questions, classes)
     texts = questions
@@ -199,6 +206,7 @@ def concept_from(
         labels=classes,
         classes=known.classes,
         groups=found.groups,
+        spans=None if spans is None else spans_of(picked, spans, texts),
         category=known.category,
         template=template if template is not None else default,
         source=f"{known.title} in {CITATION}; {table.where}",

@@ -17,6 +17,7 @@ from concept_depth import files
 from concept_depth.concepts import paper, registry
 from concept_depth.concepts.concept import Concept
 from concept_depth.concepts.examples import Columns, Origin, concept_of
+from concept_depth.concepts.places import exists, local_path
 from concept_depth.concepts.registry import bundled_folder as bundled_folder
 from concept_depth.concepts.registry import bundled_names as bundled_names
 from concept_depth.concepts.tables import Table, read_table, read_text
@@ -49,7 +50,8 @@ def load_concept(
         text: the column of the texts (for files and the Hub; the other kinds know theirs).
         label: the column of the labels: booleans, integers or texts, two classes or more.
         group: the column (or columns) of what belongs together, as the city of a true and a false statement; by
-            default groups are derived from the texts (`concepts.groups`).
+            default the column `group` where it makes usable groups, else groups are derived from the texts
+            (`concepts.groups`).
         split: the split of a Hub data set; by default "train", or the only one.
         template: a text with {text} once, put around every example; or the path of a file that holds one; "{text}"
             for none. By default the concept's own.
@@ -68,28 +70,29 @@ def load_concept(
     if limit is not None and limit < 1:
         raise InputError(f"limit={limit} leaves no example; give a number of 1 or more")
     columns = Columns(text=text, label=label, group=group, spans=spans)
-    given = None if template is None else read_template(template, name.removeprefix("paper:").partition(":")[0])
-    folder = None if data_dir is None else Path(data_dir)
+    given = None if template is None else read_template(template, *_template_names(name))
+    folder = None if data_dir is None else local_path(data_dir)
     if name.startswith("hub:"):
         return _from_hub(name, columns, split, given, limit)
     if split is not None:
         raise InputError(f"split={split!r} applies to hub: data sets; {name!r} has no splits: leave split out")
     if name.startswith("paper:"):
-        return _from_paper(name, folder, given, limit)
+        return _from_paper(name, folder, columns, given, limit)
     if isinstance(name_or_path, str):
         stem, bundled = name.partition(":")[0], bundled_folder()
-        if bundled is not None and (bundled / stem / "concept.json").is_file():
+        # Only a name: joined with the path of a folder, pathlib would forget the folder of bundled concepts.
+        if bundled is not None and Path(stem).name == stem and exists(bundled / stem / "concept.json"):
             return _from_bundle(bundled / stem, parse_options(name)[1], columns, given, limit)
         if stem in registry.entries():
             return _from_registry(name, folder, columns, given, limit)
     if isinstance(name_or_path, Path) or looks_like_path(name):
-        return _from_file(Path(name).expanduser(), columns, given, limit)
+        return _from_file(local_path(name), columns, given, limit)
     raise InputError(_unknown(name))
 
 
 def looks_like_path(name: str) -> bool:
     """Whether a name means a file: it has a folder, an extension, or stands on the disk as a file."""
-    return "/" in name or "\\" in name or Path(name).suffix != "" or Path(name).is_file()
+    return "/" in name or "\\" in name or Path(name).suffix != "" or exists(Path(name), Path.is_file)
 
 
 def parse_options(name: str) -> tuple[str, dict[str, str]]:
@@ -108,29 +111,43 @@ def parse_options(name: str) -> tuple[str, dict[str, str]]:
     return stem, options
 
 
-def read_template(template: str, concept: str) -> str:
+def _template_names(name: str) -> list[str]:
+    """Under which names a file of templates may hold the one for a concept."""
+    if name.startswith("hub:"):
+        repository = name.removeprefix("hub:").partition("@")[0].partition(":")[0]
+        return [f"hub:{repository}", repository, repository.rpartition("/")[2]]
+    stem = name.removeprefix("paper:").partition(":")[0]
+    return [stem, Path(name).stem] if looks_like_path(name) else [stem]
+
+
+def read_template(template: str, *concepts: str) -> str:
     """A template given as text, or as a file: plain text with {text}, or JSON or TOML with one for each concept.
+
+    Args:
+        template: the text, or the path of the file.
+        concepts: names of the concept, of which the first that stands in the file is taken, else "default".
 
     Raises:
         InputError: the file cannot be read, or holds no template for this concept.
     """
     if "{text}" in template:
         return template
-    path = Path(template).expanduser()
-    if not path.is_file():
+    path = local_path(template)
+    if not exists(path, Path.is_file):
         raise InputError(
             f"template {template!r} holds no {{text}} and is no file; write a template such as "
             "'Is this true? {text}', or the path of a file that holds one"
         )
     content = read_text(path)
     if path.suffix.lower() not in (".json", ".toml"):
-        return content.removesuffix("\n")
+        return content.replace("\r\n", "\n").removesuffix("\n")
     table = files.read_json(path) if path.suffix.lower() == ".json" else registry.parse_toml(path.name, content)
     by_name = {str(key).casefold(): value for key, value in table.items()} if isinstance(table, dict) else {}
-    found = by_name.get(concept.casefold(), by_name.get("default"))
+    known = [name.casefold() for name in (*concepts, "default") if name.casefold() in by_name]
+    found = by_name[known[0]] if known else None
     if not isinstance(found, str):
         raise InputError(
-            f"{path.name} holds no template for {concept!r}; it has {', '.join(by_name) or 'none'}: "
+            f"{path.name} holds no template for {concepts[-1]!r}; it has {', '.join(by_name) or 'none'}: "
             "add one under that name, or under 'default'"
         )
     return found
@@ -216,7 +233,9 @@ def filtered(table: Table, options: Mapping[str, str], name: str) -> Table:
     return table
 
 
-def _from_paper(name: str, folder: Path | None, template: str | None, limit: int | None) -> Concept:
+def _from_paper(
+    name: str, folder: Path | None, columns: Columns, template: str | None, limit: int | None
+) -> Concept:
     stem, options = parse_options(name.removeprefix("paper:"))
     dataset = paper.dataset(stem)
     searched = folder or registry.default_data_dir()
@@ -228,7 +247,16 @@ def _from_paper(name: str, folder: Path | None, template: str | None, limit: int
     else:
         raise InputError(paper.missing(dataset, searched))
     origin = {} if path is None else {"file": path.name, "sha256": files.sha256_of(path)}
-    return paper.concept_from(dataset, table, options, template=template, limit=limit, details=origin)
+    return paper.concept_from(
+        dataset,
+        table,
+        options,
+        group=columns.group,
+        spans=columns.spans,
+        template=template,
+        limit=limit,
+        details=origin,
+    )
 
 
 def _from_registry(
@@ -262,7 +290,7 @@ def _from_hub(name: str, columns: Columns, split: str | None, template: str | No
     if "@" in repository:
         repository, _, revision = repository.partition("@")
     repository, _, config = repository.partition(":")
-    if not repository:
+    if not repository.strip("/ "):
         raise InputError(
             f"{name!r} names no data set; write hub:org/name, hub:org/name:config or hub:org/name@revision"
         )
@@ -286,6 +314,7 @@ def hub_table(repository: str, config: str | None, split: str | None, revision: 
     try:
         from datasets import ClassLabel, DatasetDict, load_dataset
         from datasets.exceptions import DatasetsError
+        from datasets.features.features import require_decoding
     except ImportError as error:
         raise InputError(f"hub:{repository} needs the package datasets; type pip install datasets") from error
     try:
@@ -302,10 +331,17 @@ def hub_table(repository: str, config: str | None, split: str | None, revision: 
         given = f"no split {split!r}" if split else "no split 'train'"
         raise InputError(f"hub:{repository} has {given}; it has {', '.join(splits)}: name one as split=…")
     rows = splits[chosen]
+    if not len(rows):
+        raise InputError(f"split {chosen!r} of hub:{repository} holds no examples; it has {', '.join(splits)}")
     columns: dict[str, list[Any]] = {}
+    unreadable: dict[str, str] = {}
     for name, feature in rows.features.items():
-        values = list(rows[name])
+        if require_decoding(feature):
+            unreadable[name] = f"it holds {type(feature).__name__.lower()}, no text"
+            continue
+        values = list(rows.select_columns(name)[name])
         if isinstance(feature, ClassLabel):
             values = [None if value is None or value < 0 else feature.int2str(value) for value in values]
         columns[name] = values
-    return Table(columns, f"hub:{repository}", {"split": chosen, "json": json.dumps(sorted(splits))})
+    info = {"split": chosen, "json": json.dumps(sorted(splits))}
+    return Table(columns, f"hub:{repository}", info, unreadable)

@@ -8,10 +8,12 @@ library; for the Hub `readers` hands it a table.
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -23,8 +25,9 @@ from concept_depth import files
 from concept_depth.concepts import groups as grouping
 from concept_depth.concepts import paper
 from concept_depth.concepts.concept import Concept
-from concept_depth.concepts.examples import Columns, Origin, concept_of, encode_labels, is_missing, limited
-from concept_depth.concepts.tables import Below, Table
+from concept_depth.concepts.examples import Columns, Origin, concept_of, encode_labels, is_missing, limited, plain
+from concept_depth.concepts.places import Below, exists, local_path
+from concept_depth.concepts.tables import Table, read_table
 from concept_depth.errors import InputError
 
 
@@ -53,6 +56,7 @@ class Entry:
         threshold: makes two classes of a column of numbers: below it, and not below it (names in `classes`).
         classes: names of the two classes of a threshold.
         group: columns of what belongs together; empty derives groups from the texts.
+        group_pattern: a regular expression instead; what its first group matches in a text belongs together.
         drop_missing: leave out rows without a label or a text.
         pixels: the text column holds rows of 0 and 1, this many to a line: inputs become (N, 1, H, W) images.
         template: put around every text.
@@ -77,6 +81,7 @@ class Entry:
     threshold: float | None = None
     classes: tuple[str, ...] = ()
     group: tuple[str, ...] = ()
+    group_pattern: str = ""
     drop_missing: bool = False
     pixels: int = 0
     template: str | None = None
@@ -137,17 +142,29 @@ def entries() -> Mapping[str, Entry]:
 def default_data_dir() -> Path | None:
     """The folder of raw files that the environment variable CONCEPT_DEPTH_DATA names, or None."""
     given = os.environ.get("CONCEPT_DEPTH_DATA", "")
-    return Path(given) if given and Path(given).is_dir() else None
+    return local_path(given) if given and exists(local_path(given), Path.is_dir) else None
 
 
 def find_file(entry: Entry, folder: Path | Below) -> Path | None:
     """The entry's raw file at any depth below a folder, or None.
 
+    Of several files with its name the first that has its columns is taken: names such as cities.csv are common.
+
     Raises:
         InputError: there is no such folder.
     """
     below = folder if isinstance(folder, Below) else Below(folder)
-    return next(iter(below.find(entry.files)), None)
+    found = below.find(entry.files)
+    if len(found) > 1:
+        found = [path for path in found if _has_columns(entry, path)] or found
+    return next(iter(found), None)
+
+
+def _has_columns(entry: Entry, path: Path) -> bool:
+    try:
+        return {entry.text, entry.label, *entry.group} <= set(read_table(path).columns)
+    except InputError:
+        return False
 
 
 def missing(entry: Entry, folder: Path | None) -> str:
@@ -185,7 +202,7 @@ def concept_from(
     Raises:
         InputError: the table is not what the entry describes.
     """
-    table = _relabelled(entry, table)
+    table = _with_subjects(entry, _relabelled(entry, table))
     origin = Origin(
         name=entry.name,
         classes=_class_order(entry),
@@ -203,7 +220,8 @@ def concept_from(
     )
     if entry.pixels:
         return _images(entry, table, origin, limit)
-    columns = Columns(text=entry.text, label=entry.label, group=group or entry.group or None, spans=spans)
+    own = "subject" if entry.group_pattern else entry.group or None
+    columns = Columns(text=entry.text, label=entry.label, group=group or own, spans=spans)
     return concept_of(table, columns, origin, limit=limit)
 
 
@@ -221,17 +239,45 @@ def _relabelled(entry: Entry, table: Table) -> Table:
         rows = [row for row, value in enumerate(values) if not is_missing(value) and str(texts[row] or "").strip()]
         table, values = table.select(rows), [values[row] for row in rows]
     if entry.threshold is not None:
-        try:
-            names = [entry.classes[float(value) >= entry.threshold] for value in values]
-        except (TypeError, ValueError) as error:
-            raise InputError(f"column {entry.label!r} of {table.where} holds no numbers ({error})") from error
+        names = [
+            entry.classes[_number_in(value, row, entry, table) >= entry.threshold]
+            for row, value in enumerate(values, start=1)
+        ]
     elif entry.labels:
-        cells = [str(value).strip() for value in values]
+        cells = [plain(value) for value in values]
+        if set(entry.labels) <= {"0", "1"}:
+            cells = [{"false": "0", "true": "1"}.get(cell.casefold(), cell) for cell in cells]
         rows = [row for row, cell in enumerate(cells) if cell in entry.labels]
+        if not rows:
+            raise InputError(
+                f"column {entry.label!r} of {table.where} holds none of the labels {', '.join(entry.labels)}; "
+                f"get the data again from {entry.origin or 'hub:' + entry.hub}"
+            )
         table, names = table.select(rows), [entry.labels[cells[row]] for row in rows]
     else:
         return table
-    return Table({**table.columns, entry.label: names}, table.where, table.info)
+    return replace(table, columns={**table.columns, entry.label: names})
+
+
+def _number_in(value: Any, row: int, entry: Entry, table: Table) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if math.isnan(number):
+        raise InputError(
+            f"row {row} of {table.where} holds {value!r} in column {entry.label!r}, which is no number; "
+            "correct it or remove the row"
+        )
+    return number
+
+
+def _with_subjects(entry: Entry, table: Table) -> Table:
+    """The rows with a column `subject`, of what the entry's pattern finds in the texts."""
+    if not entry.group_pattern:
+        return table
+    found = [re.match(entry.group_pattern, str(text)) for text in table.column(entry.text, option="text")]
+    return replace(table, columns={**table.columns, "subject": [match and match.group(1) for match in found]})
 
 
 def _images(entry: Entry, table: Table, origin: Origin, limit: int | None) -> Concept:
@@ -285,7 +331,7 @@ def list_concepts(*, data_dir: str | Path | None = None) -> list[Listed]:
     Raises:
         InputError: there is no such folder.
     """
-    folder = Path(data_dir) if data_dir is not None else default_data_dir()
+    folder = local_path(data_dir) if data_dir is not None else default_data_dir()
     below = None if folder is None else Below(folder)
     rows = [_bundled_row(name) for name in bundled_names()]
     for dataset in paper.DATASETS.values():

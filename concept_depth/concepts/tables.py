@@ -9,14 +9,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from concept_depth.concepts.places import exists
 from concept_depth.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,11 +33,13 @@ class Table:
         columns: name → values, one for each row.
         where: what is read, for messages ("cities.csv").
         info: what the source says of itself (BIG-bench's task_prefix, the order of class names, …).
+        unreadable: name → reason, of columns that were left out since their values are no texts or numbers.
     """
 
     columns: Columns
     where: str
     info: Mapping[str, Any]
+    unreadable: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
@@ -55,12 +57,17 @@ class Table:
         if name in self.columns:
             return self.columns[name]
         known = ", ".join(repr(column) for column in self.columns)
+        if name in self.unreadable:
+            raise InputError(
+                f"column {name!r} of {self.where} cannot be read ({self.unreadable[name]}); "
+                f"correct it there, or name another as {option}=…: it has {known}"
+            )
         raise InputError(f"{self.where} has no column {name!r}; it has {known}: name one of them as {option}=…")
 
     def select(self, rows: Sequence[int]) -> Table:
         """The given rows, in that order."""
         picked = {name: [values[row] for row in rows] for name, values in self.columns.items()}
-        return Table(picked, self.where, self.info)
+        return replace(self, columns=picked)
 
 
 def read_table(path: Path) -> Table:
@@ -69,10 +76,10 @@ def read_table(path: Path) -> Table:
     Raises:
         InputError: no such file, a folder, an unknown extension, an empty file, or contents of another form.
     """
-    if path.is_dir():
+    if exists(path, Path.is_dir):
         raise InputError(f"{path} is a folder; give a file in it: {_some_files(path)}")
     reader = _READERS.get(path.suffix.lower())
-    if not path.exists():
+    if not exists(path):
         raise InputError(f"there is no file {path}; give the path of a file with one of {', '.join(_READERS)}")
     if reader is None:
         raise InputError(
@@ -112,49 +119,77 @@ def _read_csv(path: Path) -> Table:
     header = text.partition("\n")[0]
     # Spreadsheets of half the world write semicolons into .csv files.
     delimiter = ";" if "," not in header and ";" in header else ","
-    return _delimited(path.name, text, delimiter, [("quoted", True), ("quoted", False)])
+    strict = _parsed(text, delimiter)
+    if not strict.problem:
+        return _from_rows(path.name, strict.rows)
+    return _forgiving(path.name, text, delimiter, strict)
 
 
 def _read_tsv(path: Path) -> Table:
-    # Some TSV files quote as CSV files do, others let a quote stand for itself: the form that fits is taken.
-    return _delimited(path.name, read_text(path), "\t", [("quoted", True), ("plain", True), ("quoted", False)])
+    # Some TSV files quote as CSV files do, others let a quote stand for itself: the form that fits is taken. Where
+    # both do, a quoted field of several lines is more likely two quotes that have nothing to do with each other.
+    text = read_text(path)
+    strict, plain = _parsed(text, "\t"), _parsed(text, "\t", quoted=False)
+    if not strict.problem and (plain.problem or not strict.several_lines):
+        return _from_rows(path.name, strict.rows)
+    if not plain.problem:
+        return _from_rows(path.name, plain.rows)
+    return _forgiving(path.name, text, "\t", strict)
 
 
 def read_tsv_quoted(path: Path) -> Table:
     """A TSV file whose fields may stand in quotes, unbalanced ones forgiven: as pandas reads it by default."""
-    return _delimited(path.name, read_text(path), "\t", [("quoted", False)])
+    parsed = _parsed(read_text(path), "\t", strict=False)
+    if parsed.problem:
+        raise InputError(f"{path.name}: {parsed.problem}")
+    return _from_rows(path.name, parsed.rows)
 
 
-def _delimited(where: str, text: str, delimiter: str, forms: Sequence[tuple[str, bool]]) -> Table:
-    """Rows by the first form (quoting, strict) in which every row is as wide as the header."""
-    problems = []
-    for quoting, strict in forms:
-        rows: list[list[str]] = []
-        problem = ""
+def _forgiving(where: str, text: str, delimiter: str, strict: _Parsed) -> Table:
+    """Rows with loose quotes ('"So," he said'), unless a quote that is never closed swallowed the rows behind it."""
+    parsed = _parsed(text, delimiter, strict=False)
+    if parsed.problem or parsed.several_lines:
+        raise InputError(f"{where}: {strict.problem}")
+    return _from_rows(where, parsed.rows)
+
+
+@dataclass(frozen=True)
+class _Parsed:
+    """The rows of a file of separated values, or the first problem; whether any row takes several lines."""
+
+    rows: list[list[str]]
+    problem: str
+    several_lines: bool
+
+
+def _parsed(text: str, delimiter: str, *, quoted: bool = True, strict: bool = True) -> _Parsed:
+    rows: list[list[str]] = []
+    problem, several_lines, begun = "", False, 1
+    with _long_fields():
+        reader = csv.reader(
+            io.StringIO(text, newline=""),
+            delimiter=delimiter,
+            strict=strict,
+            quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+        )
         try:
-            with _long_fields():
-                reader = csv.reader(
-                    io.StringIO(text, newline=""),
-                    delimiter=delimiter,
-                    strict=strict,
-                    quoting=csv.QUOTE_MINIMAL if quoting == "quoted" else csv.QUOTE_NONE,
-                )
-                for row in reader:
-                    if not row:
-                        continue
+            for row in reader:
+                several_lines |= reader.line_num > begun
+                if row:
                     rows.append(row)
                     if len(row) != len(rows[0]):
                         problem = (
-                            f"line {reader.line_num} has {len(row)} fields but the header has {len(rows[0])}; "
+                            f"line {begun} has {len(row)} fields but the header has {len(rows[0])}; "
                             "put texts that hold the separator or line breaks into double quotes"
                         )
                         break
+                begun = reader.line_num + 1
         except csv.Error as error:
-            problem = f"line {reader.line_num} cannot be read ({error}); close its quotes or double those inside"
-        if not problem:
-            return _from_rows(where, rows)
-        problems.append(problem)
-    raise InputError(f"{where}: {problems[0]}")
+            problem = (
+                f"the row that begins in line {begun} cannot be read ({error}); "
+                "close its quotes or double those inside"
+            )
+    return _Parsed(rows, problem, several_lines)
 
 
 @contextmanager
@@ -185,15 +220,17 @@ def _json_lines(where: str, text: str) -> Table:
     rows = []
     # Not splitlines(): a text may hold U+2028 and its like unescaped.
     for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise InputError(
-                f"line {number} of {where} is not JSON ({error.msg}); write one object a line"
-            ) from error
+        if line.strip():
+            rows.append(_parsed_json(line, f"line {number} of {where} is not JSON", "write one object a line"))
     return _from_objects(where, rows)
+
+
+def _parsed_json(text: str, problem: str, advice: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        # Not only a JSONDecodeError: brackets may be nested too deep, or a number have too many digits.
+        raise InputError(f"{problem} ({str(error).splitlines()[0]}); {advice}") from error
 
 
 def _from_objects(where: str, rows: Sequence[Any], info: Mapping[str, Any] | None = None) -> Table:
@@ -210,12 +247,12 @@ def _from_objects(where: str, rows: Sequence[Any], info: Mapping[str, Any] | Non
 def _read_json(path: Path) -> Table:
     text = read_text(path)
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
+        value = _parsed_json(text, f"{path.name} is not JSON", "was it cut short or edited by hand?")
+    except InputError as error:
         # Many .json files hold JSON-lines.
-        if "\n" in text.strip() and text.lstrip().startswith("{") and error.msg == "Extra data":
+        if "\n" in text.strip() and text.lstrip().startswith("{") and "(Extra data" in str(error):
             return _json_lines(path.name, text)
-        raise InputError(f"{path.name} is not JSON ({error}); was it cut short or edited by hand?") from error
+        raise
     if isinstance(value, list):
         return _from_objects(path.name, value)
     if isinstance(value, dict):
@@ -242,7 +279,12 @@ def _with_choices(table: Table) -> Table:
     for number, choices in enumerate(scores, start=1):
         if not isinstance(choices, dict) or not choices:
             raise InputError(f"example {number} of {table.where} has no target_scores; remove that example")
-        labels.append(max(choices, key=lambda choice: float(choices[choice])))
+        if not all(isinstance(score, int | float) for score in choices.values()):
+            raise InputError(
+                f"example {number} of {table.where} has target_scores that are no numbers; "
+                'write them as {"yes": 1, "no": 0}'
+            )
+        labels.append(max(choices, key=lambda choice: choices[choice]))
     columns = {"text": table.columns["input"], "label": labels, **table.columns}
     return Table(columns, table.where, {**table.info, "format": "BIG-bench task"})
 
@@ -252,29 +294,51 @@ def _read_parquet(path: Path) -> Table:
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(path)
+        with pyarrow.parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+            if twice is not None:
+                raise InputError(f"{path.name} has two columns {twice!r}; rename one of them")
+            table = file.read()
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path.name} is not a Parquet file ({reason}); was it cut short?") from error
-    names = table.column_names
-    if len(set(names)) < len(names):
-        twice = next(name for i, name in enumerate(names) if name in names[:i])
-        raise InputError(f"{path.name} has two columns {twice!r}; rename one of them")
-    columns = {name: table.column(name).to_pylist() for name in names}
-    return Table(_named_classes(columns, table.schema.metadata), path.name, {})
+    columns, unreadable = {}, {}
+    for name in names:
+        try:
+            columns[name] = [_decoded(value) for value in table.column(name).to_pylist()]
+        except (pyarrow.ArrowException, ValueError, OverflowError) as error:
+            # A date out of range, or bytes that are no text: no matter where the column is not asked for.
+            unreadable[name] = str(error).splitlines()[0]
+    return Table(_named_classes(columns, table.schema.metadata), path.name, {}, unreadable)
+
+
+def _decoded(value: Any) -> Any:
+    return value.decode("utf-8") if isinstance(value, bytes) else value
 
 
 def _named_classes(columns: dict[str, list[Any]], metadata: Mapping[bytes, bytes] | None) -> dict[str, list[Any]]:
     """Parquet files of the Hub keep the names of their class numbers in the schema's metadata."""
     try:
         described = json.loads((metadata or {}).get(b"huggingface", b"{}"))
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return columns
-    for name, feature in described.get("info", {}).get("features", {}).items():
-        names = feature.get("names") if isinstance(feature, dict) else None
-        if names and name in columns:
-            columns[name] = [None if value is None or value < 0 else names[value] for value in columns[name]]
+    features = _inside(_inside(described, "info"), "features")
+    for name in features if isinstance(features, dict) else ():
+        names = _inside(features[name], "names")
+        if name in columns and _inside(features[name], "_type") == "ClassLabel" and isinstance(names, list):
+            columns[name] = [_class_called(value, names) for value in columns[name]]
     return columns
+
+
+def _inside(value: Any, key: str) -> Any:
+    return value.get(key) if isinstance(value, dict) else None
+
+
+def _class_called(value: Any, names: Sequence[str]) -> Any:
+    if not isinstance(value, int) or value >= len(names):
+        return value
+    return names[value] if value >= 0 else None  # −1 is the Hub's word for "not labelled"
 
 
 _READERS: Mapping[str, Callable[[Path], Table]] = {
@@ -285,35 +349,3 @@ _READERS: Mapping[str, Callable[[Path], Table]] = {
     ".ndjson": _read_json_lines,
     ".parquet": _read_parquet,
 }
-
-
-class Below:
-    """The files below a folder, found by their name or the end of their path, upper or lower case alike."""
-
-    def __init__(self, folder: Path) -> None:
-        """List the folder once.
-
-        Args:
-            folder: where to look, at any depth; hidden folders are left out.
-
-        Raises:
-            InputError: there is no such folder.
-        """
-        if not folder.is_dir():
-            raise InputError(f"there is no folder {folder}; give the folder that holds the raw files as data_dir")
-        self.folder = folder
-        self._by_name: dict[str, list[Path]] = {}
-        for root, folders, names in os.walk(folder):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for name in sorted(names):
-                self._by_name.setdefault(name.casefold(), []).append(Path(root, name))
-
-    def find(self, endings: Sequence[str]) -> list[Path]:
-        """Files whose path ends with one of `endings` ("cities.csv", "navigate/task.json"), the best first."""
-        found = []
-        for ending in endings:
-            parts = tuple(part.casefold() for part in Path(ending).parts)
-            for path in self._by_name.get(parts[-1], ()):
-                if tuple(part.casefold() for part in path.parts[-len(parts) :]) == parts:
-                    found.append(path)
-        return found
