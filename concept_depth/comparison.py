@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from concept_depth.errors import InputError
-from concept_depth.intervals import Reading
+from concept_depth.intervals import Reading, readable_layers
 from concept_depth.probing.bootstrap import Resampler
 from concept_depth.probing.scores import LayerScores
 from concept_depth.rules import Rule, check_rule
@@ -37,7 +37,7 @@ class Comparison:
     Attributes:
         paired: whether both are of the same examples, groups and folds.
         rule: by which depth was read.
-        depth_a: depth of a, or None where the rule names no layer.
+        depth_a: depth of a, or None where the rule names no layer or the verdict is `never`.
         depth_b: depth of b, likewise.
         delta_depth: difference of the two; None where either is None.
         delta_depth_interval: its 95 % interval over resampled groups.
@@ -97,13 +97,19 @@ def compare(a: LayerScores, b: LayerScores, *, rule: str = "within:0.9", random_
         The differences b − a with intervals and p-values.
 
     Raises:
-        InputError: the two are scored by different metrics, or the rule cannot be resampled.
+        InputError: the two are scored by different metrics, no layer of one converged, or the rule cannot be
+            resampled.
     """
     chosen = check_rule(rule)
     if chosen.name == "separable":
         raise InputError("the rule 'separable' has no interval; compare by 'within:0.9', 'onset' or 'peak'")
     if a.scoring != b.scoring:
         raise InputError(f"the two are scored by {a.scoring} and {b.scoring}; score both alike to compare them")
+    for scores, which in ((a, "first"), (b, "second")):
+        if not readable_layers(scores).any():
+            raise InputError(
+                f"the fits of no layer of the {which} converged; score it again with a stronger penalty (C=0.01)"
+            )
     paired = is_paired(a, b)
     rng = np.random.default_rng(random_state)
     sides = [_Side(scores, chosen) for scores in (a, b)]
@@ -116,23 +122,24 @@ def compare(a: LayerScores, b: LayerScores, *, rule: str = "within:0.9", random_
     delta = None if None in depths else float(np.subtract(depths[1], depths[0]))  # type: ignore[arg-type]
     spread_depth, spread_peak = drawn[1][0] - drawn[0][0], drawn[1][1] - drawn[0][1]
     delta_peak = peaks[1] - peaks[0]
-    if paired and len(a.names) == len(b.names):
+    # The test exchanges layer by layer, which takes layers of the same relative depths.
+    if paired and np.array_equal(a.fractions, b.fractions):
         p_depth, p_peak = _flip_test(a, b, chosen, seed)
     else:
         p_depth, p_peak = _bootstrap_p(spread_depth), _bootstrap_p(spread_peak)
-    known = spread_depth[np.isfinite(spread_depth)]
+    known_depth, known_peak = (spread[np.isfinite(spread)] for spread in (spread_depth, spread_peak))
     return Comparison(
         paired=paired,
         rule=rule,
         depth_a=depths[0],
         depth_b=depths[1],
         delta_depth=delta,
-        delta_depth_interval=None if delta is None or not len(known) else _interval(known),
+        delta_depth_interval=None if delta is None or not len(known_depth) else _interval(known_depth),
         p_depth=None if delta is None else p_depth,
         peak_a=peaks[0],
         peak_b=peaks[1],
         delta_peak=delta_peak,
-        delta_peak_interval=_interval(spread_peak),
+        delta_peak_interval=_interval(known_peak),
         p_peak=p_peak,
         n_groups=min(side.resampler.n_groups for side in sides),
     )
@@ -151,7 +158,9 @@ class _Side:
         # Without the peak of the sample itself, which `read` does not ask for and which costs most.
         sign = self.resampler.sign
         self.plain = Reading(scores, rule, sign, scores.curve * sign, scores.chance * sign, float("nan"))
-        self.fractions = np.asarray(scores.numbers, np.float64) / max(scores.total, 1)
+        metric = self.plain.rule_metric
+        self.of_rule = self.resampler if metric is None else Resampler(scores, metric)
+        self.fractions = scores.fractions
 
     @cached_property
     def reading(self) -> Reading:
@@ -159,16 +168,17 @@ class _Side:
         return Reading.of(self.plain.scores, self.plain.rule)
 
     def depth(self) -> float | None:
-        """Depth as a fraction."""
-        position = self.reading.position()
+        """Depth as a fraction; None where `find_depth` names no layer."""
+        position = self.reading.position() if self.reading.is_read() else None
         return None if position is None else float(self._fraction(np.array([position]))[0])
 
     def read(
-        self, weight: FloatArray, repeat: npt.NDArray[np.int64] | None, *, seed: int
+        self, weight: npt.NDArray[Any], repeat: npt.NDArray[np.int64] | None, *, seed: int
     ) -> tuple[FloatArray, FloatArray]:
         """Depths (M,) as fractions, NaN where the rule names no layer, and peaks (M,) of weightings."""
-        curves = self.resampler.curves(weight, repeat)
-        peaks = self.resampler.crossfitted_peaks(weight, repeat, 2, np.random.default_rng(seed))
+        rng, readable = np.random.default_rng(seed), self.plain.readable
+        curves = self.of_rule.curves(weight, repeat)
+        peaks = self.resampler.crossfitted_peaks(weight, repeat, 2, rng, readable)
         return self._fraction(self.plain.fall(curves, peaks)), peaks
 
     def _fraction(self, position_M: FloatArray) -> FloatArray:
@@ -201,13 +211,13 @@ def _flip_test(a: LayerScores, b: LayerScores, rule: Rule, seed: int) -> tuple[f
 
 
 def _mixed(a: LayerScores, b: LayerScores, swap_N: npt.NDArray[np.bool_]) -> LayerScores:
-    """`a` with the decisions of `b` on the swapped examples, and the curve that follows."""
+    """`a` with the decisions of `b` on the swapped examples, to be resampled: its stored scores are still of `a`.
+
+    Layers count where the fits of both converged.
+    """
     where = swap_N[:, None] if a.decision.ndim == 4 else swap_N
-    mixed = replace(a, decision=np.where(where, b.decision, a.decision))
-    resampler = Resampler(mixed)
-    values = resampler.curves(np.ones((1, resampler.n_groups)))[0] * resampler.sign
-    per_fold = {**a.per_fold, a.scoring: np.broadcast_to(values[:, None], a.metric(a.scoring).shape)}
-    return replace(mixed, per_fold=per_fold)
+    both = readable_layers(a) & readable_layers(b)
+    return replace(a, decision=np.where(where, b.decision, a.decision), converged=both.astype(np.float64))
 
 
 def _interval(values_M: FloatArray) -> tuple[float, float]:

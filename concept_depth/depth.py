@@ -10,16 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from concept_depth.errors import InputError
-from concept_depth.intervals import Reading, first_above, rising_regions
+from concept_depth.intervals import MIN_GAIN, Reading, first_above, rising_regions
 from concept_depth.probing import nulls
 from concept_depth.probing.scores import LayerScores
-from concept_depth.rules import Rule, check_rule, converging_layer, jumping_layer
+from concept_depth.rules import check_rule, converging_layer, jumping_layer
 
 __all__ = ["Depth", "check_rule", "converging_layer", "find_depth", "jumping_layer"]
 
@@ -42,10 +43,10 @@ class Depth:
         sentence: the verdict in words.
         rule: the rule as given.
         p: permutation p-value of the maximum over layers; None without permutations.
-        gain: cross-fitted peak minus chance (for log-loss chance minus peak).
+        gain: cross-fitted peak minus chance (for log-loss chance minus peak); NaN where no layer's fits converged.
         above: reference → number of the first layer that beats it, or None.
         total: what the numbers are counted against.
-        peak: height of the peak, its layer chosen and scored on different groups.
+        peak: height of the peak, its layer chosen and scored on different groups; NaN likewise.
         curve: (L,) the scores the rule read.
         curve_interval: (L, 2) pointwise 95 % interval of each score.
         null_band: (L,) 95th percentile of each layer's permuted scores (5th for log-loss); empty without.
@@ -91,8 +92,8 @@ class Depth:
             "sentence": self.sentence,
             "rule": self.rule,
             "p": self.p,
-            "gain": self.gain,
-            "peak": self.peak,
+            "gain": _finite(self.gain),
+            "peak": _finite(self.peak),
             "above": dict(self.above),
             "curve": [_finite(value) for value in self.curve],
             "curve_interval": [[_finite(low), _finite(high)] for low, high in self.curve_interval],
@@ -107,7 +108,7 @@ def find_depth(
     *,
     rule: str = "within:0.9",
     references: Mapping[str, LayerScores] | None = None,
-    min_gain: float = 0.05,
+    min_gain: float = MIN_GAIN,
 ) -> Depth:
     """The layer at which a concept becomes readable, by a rule, with an interval and a verdict.
 
@@ -129,17 +130,12 @@ def find_depth(
         InputError: there is no such rule, or references or scores do not fit it.
     """
     parsed = check_rule(rule)
-    if not 0 <= min_gain < 1:
-        raise InputError(f"min_gain={min_gain!r} is not allowed; give a number from 0 to 1, 0.05 by default")
+    _check(references, min_gain)
     reading = Reading.of(scores, parsed)
-    p = nulls.p_value(reading.best, reading.null_max)
     bar = nulls.threshold(reading.null_max) if len(reading.null_max) else None
-    gain = reading.peak - reading.chance
-    # Whether a sample is separable is no matter of scores, so neither their nulls nor their gain decide it.
-    read = parsed.name == "separable" or ((p is None or p <= 0.05 + 1e-9) and gain >= min_gain)
-    position = reading.position() if read else None
+    position = reading.position() if reading.is_read(min_gain) else None
     span = reading.interval() if position is not None and not reading.in_sample else None
-    verdict, sentence = _verdict(scores, reading, parsed, position, span, p, gain, min_gain)
+    verdict, sentence = _verdict(scores, reading, position, span, min_gain)
     number = None if position is None else float(np.interp(position, np.arange(len(scores.names)), scores.numbers))
     total = max(scores.total, 1)
     ends = None if span is None else (float(span[0]), float(span[1]))
@@ -153,8 +149,8 @@ def find_depth(
         verdict=verdict,
         sentence=sentence,
         rule=rule,
-        p=p,
-        gain=gain,
+        p=reading.p,
+        gain=reading.gain,
         above={name: first_above(scores, other, name) for name, other in (references or {}).items()},
         total=scores.total,
         peak=reading.peak * reading.sign,
@@ -166,17 +162,31 @@ def find_depth(
     )
 
 
+def _check(references: object, min_gain: object) -> None:
+    if isinstance(min_gain, bool) or not isinstance(min_gain, Real) or not 0 <= float(min_gain) < 1:
+        raise InputError(f"min_gain={min_gain!r} is not allowed; give a number from 0 to 1, 0.05 by default")
+    if references is None:
+        return
+    if not isinstance(references, Mapping) or not all(isinstance(x, LayerScores) for x in references.values()):
+        raise InputError(
+            "references must map names to scores; give for example references={'embeddings': score_layers(...)}"
+        )
+
+
 def _verdict(
     scores: LayerScores,
     reading: Reading,
-    rule: Rule,
     position: float | None,
     span: tuple[float, float] | None,
-    p: float | None,
-    gain: float,
     min_gain: float,
 ) -> tuple[str, str]:
     """The verdict and its sentence."""
+    rule, p, gain = reading.rule, reading.p, reading.gain
+    if rule.name != "separable" and not reading.readable.any():
+        return "undefined", (
+            "The fits of no layer converged, so nothing was read off them: give a stronger penalty (C=0.01), or "
+            "features of like size (standardize=True)."
+        )
     height = f"{scores.scoring.replace('_', ' ')} peaks at {reading.peak * reading.sign:.2f}"
     against = f"{height}, where chance is {scores.chance:.2f}"
     tail = reading.remark()

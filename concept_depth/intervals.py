@@ -4,6 +4,8 @@ Intervals resample groups jointly for all layers; each replicate reads one of th
 first layer to reach something, the interval inverts a test: a layer can be the depth if its band reaches the
 threshold and no layer before it surely does. For other rules it holds the middle 95 % of the replicates' depths.
 
+Nothing is read off a layer whose fits did not converge: neither peak, nor null, nor interval, nor rise knows it.
+
 Shapes: L layers, B replicates, G groups, P permutations.
 """
 
@@ -17,7 +19,7 @@ import numpy.typing as npt
 
 from concept_depth.errors import InputError
 from concept_depth.probing.bootstrap import Resampler
-from concept_depth.probing.nulls import threshold
+from concept_depth.probing.nulls import p_value, threshold
 from concept_depth.probing.scores import LayerScores
 from concept_depth.rules import ROUNDING, Rule, excess, positions
 
@@ -30,6 +32,14 @@ Z = 1.959964  # normal quantile of a two-sided 95 % interval
 Z_FIRST = 1.644854  # one-sided: only the true depth itself can be missed from this side
 Z_LAST = 2.241403  # one-sided and for two layers: each layer shortly before the true depth can err on this side
 LEVEL = 0.05
+MIN_GAIN = 0.05  # over the best constant prediction, below which a concept counts as not read
+
+
+def readable_layers(scores: LayerScores) -> npt.NDArray[np.bool_]:
+    """(L,) layers whose fits converged; nothing is read off the others. The paper's protocol is exempt."""
+    if scores.settings.get("protocol") == "paper":
+        return np.ones(len(scores.names), bool)
+    return np.asarray(scores.converged >= 1 - 1e-9)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +52,7 @@ class Reading:
         sign: −1 where small values of the scoring metric are good.
         curve: (L,) scoring metric.
         chance: what the best constant prediction scores on it.
-        peak: cross-fitted.
+        peak: cross-fitted; NaN where no layer's fits converged.
     """
 
     scores: LayerScores
@@ -62,20 +72,43 @@ class Reading:
         resampler = Resampler(scores)
         whole = np.ones((1, resampler.n_groups))
         rng = _rng(scores, 4)
-        peak = float(resampler.crossfitted_peaks(whole, None, HALVINGS, rng)[0])
+        peak = float(resampler.crossfitted_peaks(whole, None, HALVINGS, rng, readable_layers(scores))[0])
         return cls(
             scores, rule, resampler.sign, scores.curve * resampler.sign, scores.chance * resampler.sign, peak
         )
 
     @property
     def best(self) -> float:
-        """The raw maximum over layers, which the permutation maxima are compared with."""
-        return float(self.curve.max())
+        """The raw maximum over layers, which the permutation maxima are compared with; NaN without any layer."""
+        return float(self.curve[self.readable].max()) if self.readable.any() else float("nan")
+
+    @cached_property
+    def null_max(self) -> FloatArray:
+        """(P,) permutation maxima over the same layers, oriented; empty without any layer."""
+        if self.readable.all():
+            return self.scores.null_max * self.sign
+        if not self.readable.any():
+            return np.empty(0)
+        return np.asarray((self.scores.null_curves[:, self.readable] * self.sign).max(1))
 
     @property
-    def null_max(self) -> FloatArray:
-        """(P,) permutation maxima, oriented."""
-        return self.scores.null_max * self.sign
+    def p(self) -> float | None:
+        """Permutation p-value of the maximum over layers; None without permutations."""
+        return p_value(self.best, self.null_max)
+
+    @property
+    def gain(self) -> float:
+        """Cross-fitted peak minus chance."""
+        return self.peak - self.chance
+
+    def is_read(self, min_gain: float = MIN_GAIN) -> bool:
+        """Whether any layer reads the concept, so that a rule may name one; else the verdict is `never`.
+
+        Whether a sample is separable is no matter of scores, so neither their nulls nor their gain decide it.
+        """
+        if self.rule.name == "separable":
+            return True
+        return (self.p is None or self.p <= LEVEL + 1e-9) and self.gain >= min_gain
 
     @property
     def in_sample(self) -> bool:
@@ -83,15 +116,13 @@ class Reading:
         settings = self.scores.settings
         return settings.get("cv", 5) is None and settings.get("protocol") is None
 
-    @property
-    def readable(self) -> npt.NDArray[np.bool_]:
-        """(L,) layers whose fits converged; nothing is read off the others. The paper's protocol is exempt."""
-        if self.scores.settings.get("protocol") == "paper":
-            return np.ones(len(self.curve), bool)
-        return np.asarray(self.scores.converged >= 1 - 1e-9)
-
     @cached_property
-    def _rule_metric(self) -> str | None:
+    def readable(self) -> npt.NDArray[np.bool_]:
+        """(L,) see `readable_layers`."""
+        return readable_layers(self.scores)
+
+    @property
+    def rule_metric(self) -> str | None:
         """The rules of Jin et al. are defined on accuracy."""
         return "accuracy" if self.rule.name in ("jump", "converge") else None
 
@@ -102,20 +133,28 @@ class Reading:
 
     def fall(self, curve_ML: FloatArray, peak_M: FloatArray) -> FloatArray:
         """(M,) positions of the rule on curves."""
-        if self.rule.name in ("jump", "converge") and not self.readable.all():
+        layers = np.flatnonzero(self.readable)
+        # Jin et al. compare each block with the one before, so none may be missing.
+        if not len(layers) or (self.rule_metric is not None and not self.readable.all()):
             return np.full(len(curve_ML), np.nan)
-        masked = np.where(self.readable, curve_ML, -np.inf if self.rule.name != "centre" else curve_ML)
-        blocks = np.asarray(self.scores.numbers) >= 1
-        return positions(self.rule, masked, peak_M, self.chance, self._bar, blocks)
+        blocks = np.asarray(self.scores.numbers)[layers] >= 1
+        known = np.isfinite(curve_ML[:, layers]).all(1)
+        curves = curve_ML[known][:, layers]
+        out = np.full(len(curve_ML), np.nan)
+        found = positions(self.rule, curves, peak_M[known], self.chance, self._bar, blocks)
+        out[known] = np.interp(found, np.arange(len(layers)), layers)
+        return out
 
     def position(self) -> float | None:
         """The rule's position among the layers; None where it names none."""
         if self.rule.name == "separable":
             return self._separable()
         over = excess(self.rule, self.curve[None], np.array([self.peak]), self.chance, self._bar)
+        layers = np.flatnonzero(self.readable)
         if over is not None:
-            return _first_that_holds(over[0], self._deviation, self.readable)
-        curve = self.curve if self._rule_metric is None else self.scores.metric("accuracy").mean(1)
+            first = _first_that_holds(over[0, layers], self._deviation[layers])
+            return None if first is None else float(layers[first])
+        curve = self.curve if self.rule_metric is None else self.scores.metric("accuracy").mean(1)
         found = float(self.fall(curve[None], np.array([self.peak]))[0])
         return None if np.isnan(found) else found
 
@@ -145,14 +184,15 @@ class Reading:
         resampler, rng = Resampler(self.scores), _rng(self.scores, 5)
         weight, repeat = resampler.draw(REPLICATES, rng)
         curves = resampler.curves(weight, repeat)
-        return curves, resampler.crossfitted_peaks(weight, repeat, HALVINGS_EACH, rng)
+        peaks = resampler.crossfitted_peaks(weight, repeat, HALVINGS_EACH, rng, self.readable)
+        return curves, peaks
 
     @cached_property
     def _deviation(self) -> FloatArray:
         """(L,) standard error of each layer's excess over what the rule asks for."""
         curves, peaks = self._replicates
         over_BL = excess(self.rule, curves, peaks, self.chance, self._bar)
-        return np.zeros(len(self.curve)) if over_BL is None else np.asarray(over_BL.std(0))
+        return np.zeros(len(self.curve)) if over_BL is None else _spread(over_BL)
 
     def interval(self) -> tuple[float, float] | None:
         """95 % interval in layer numbers; None where the rule has none."""
@@ -162,10 +202,11 @@ class Reading:
         numbers = np.asarray(self.scores.numbers, np.float64)
         over = excess(self.rule, self.curve[None], np.array([self.peak]), self.chance, self._bar)
         if over is not None:
-            low, high = _inverted(over[0], self._deviation, self.readable)
-            return float(numbers[low]), float(numbers[high])
-        if self._rule_metric is not None:
-            resampler, rng = Resampler(self.scores, self._rule_metric), _rng(self.scores, 5)
+            layers = np.flatnonzero(self.readable)
+            ends = _inverted(over[0, layers], self._deviation[layers])
+            return float(numbers[layers[ends[0]]]), float(numbers[layers[ends[1]]])
+        if self.rule_metric is not None:
+            resampler, rng = Resampler(self.scores, self.rule_metric), _rng(self.scores, 5)
             curves = resampler.curves(*resampler.draw(REPLICATES, rng))
         found = self.fall(curves, peaks)
         found = found[np.isfinite(found)]
@@ -183,7 +224,7 @@ class Reading:
         losses and bits get the bootstrap's normal interval.
         """
         curves, _ = self._replicates
-        deviation = curves.std(0)
+        deviation = _spread(curves)
         if self.scores.scoring in ("log_loss", "v_information"):
             ends = np.stack([self.curve - Z * deviation, self.curve + Z * deviation], 1) * self.sign
             return np.sort(ends, axis=1)
@@ -222,36 +263,42 @@ def wilson(share: FloatArray, n: FloatArray) -> FloatArray:
     return np.stack([np.maximum(centre - reach, 0.0), np.minimum(centre + reach, 1.0)], -1)
 
 
-def _first_that_holds(
-    over_L: FloatArray, deviation_L: FloatArray, readable_L: npt.NDArray[np.bool_]
-) -> float | None:
+def known_rows(values_BL: FloatArray) -> FloatArray:
+    """The replicates in which some fold held every class, so that they have scores."""
+    return np.asarray(values_BL[np.isfinite(values_BL).all(1)])
+
+
+def _spread(values_BL: FloatArray) -> FloatArray:
+    """(L,) standard deviation over the replicates that have scores."""
+    known = known_rows(values_BL)
+    return np.asarray(known.std(0)) if len(known) else np.zeros(values_BL.shape[1])
+
+
+def _first_that_holds(over_L: FloatArray, deviation_L: FloatArray) -> int | None:
     """Position of the first layer that reaches the threshold, and not by a chance excursion.
 
     The first of many noisy values to pass a threshold passes it too early. So a layer that passes by less than its
     noise must still pass on average with the layer after it; where none does, the first to pass counts.
     """
-    passes = (over_L >= -ROUNDING) & readable_L
-    after = np.append(np.where(readable_L, over_L, -np.inf)[1:], np.inf)
+    passes = over_L >= -ROUNDING
+    after = np.append(over_L[1:], np.inf)
     holds = passes & ((over_L >= Z * deviation_L) | (over_L + after >= -ROUNDING))
     if not passes.any():
         return None
-    return float((holds if holds.any() else passes).argmax())
+    return int((holds if holds.any() else passes).argmax())
 
 
-def _inverted(over_L: FloatArray, deviation_L: FloatArray, readable_L: npt.NDArray[np.bool_]) -> tuple[int, int]:
+def _inverted(over_L: FloatArray, deviation_L: FloatArray) -> tuple[int, int]:
     """First layer that may have reached the threshold, and first that surely has.
 
     Args:
         over_L: by how much each layer exceeds the threshold.
         deviation_L: standard errors of that.
-        readable_L: layers that count.
     """
-    may = (over_L + Z_FIRST * deviation_L >= -ROUNDING) & readable_L
-    surely = (over_L - Z_LAST * deviation_L >= -ROUNDING) & readable_L
-    low = int(may.argmax()) if may.any() else int(np.flatnonzero(readable_L)[0])
-    if not surely.any():
-        return low, int(np.flatnonzero(readable_L)[-1])
-    return low, max(low, int(surely.argmax()))
+    may = over_L + Z_FIRST * deviation_L >= -ROUNDING
+    surely = over_L - Z_LAST * deviation_L >= -ROUNDING
+    low = int(may.argmax())  # the first layer of all, where none may
+    return low, max(low, int(surely.argmax())) if surely.any() else len(over_L) - 1
 
 
 def first_above(scores: LayerScores, other: LayerScores, name: str) -> int | None:
@@ -278,15 +325,19 @@ def first_above(scores: LayerScores, other: LayerScores, name: str) -> int | Non
         raise InputError(
             f"reference {name!r} is of other examples; give scores of the same examples, labels and groups"
         )
+    layers, reference = np.flatnonzero(readable_layers(scores)), np.flatnonzero(readable_layers(other))
+    if not len(layers) or not len(reference):
+        return None
     rng = _rng(scores, 6)
-    best = int((other.curve * theirs.sign).argmax())
+    best = int(reference[(other.curve * theirs.sign)[reference].argmax()])
     weight, repeat = mine.draw(REPLICATES, rng)
-    drawn = mine.curves(weight, repeat) - theirs.curves(weight, repeat % theirs.n_repeats)[:, [best]]
-    difference = (scores.curve - other.curve[best]) * mine.sign
+    mine_BL, theirs_BL = mine.curves(weight, repeat), theirs.curves(weight, repeat % theirs.n_repeats)
+    drawn = known_rows(np.asarray(mine_BL[:, layers] - theirs_BL[:, [best]]))
+    difference = (scores.curve[layers] - other.curve[best]) * mine.sign
     deviation = np.maximum(drawn.std(0), 1e-9)
     bar = np.quantile(((drawn - difference) / deviation).max(1), 1 - LEVEL)
     beats = np.flatnonzero(difference > bar * deviation)
-    return scores.numbers[beats[0]] if len(beats) else None
+    return scores.numbers[layers[beats[0]]] if len(beats) else None
 
 
 def rising_regions(scores: LayerScores) -> tuple[tuple[int, int], ...]:
@@ -298,8 +349,9 @@ def rising_regions(scores: LayerScores) -> tuple[tuple[int, int], ...]:
     (Dümbgen and Walther 2008).
     """
     resampler, rng = Resampler(scores), _rng(scores, 7)
-    curves = resampler.curves(*resampler.draw(REPLICATES, rng))
-    curve = scores.curve * resampler.sign
+    layers = np.flatnonzero(readable_layers(scores))
+    curves = known_rows(resampler.curves(*resampler.draw(REPLICATES, rng))[:, layers])
+    curve = scores.curve[layers] * resampler.sign
     low, high = np.triu_indices(len(curve), 1)
     if not len(low):
         return ()
@@ -320,7 +372,7 @@ def rising_regions(scores: LayerScores) -> tuple[tuple[int, int], ...]:
             regions[-1] = (regions[-1][0], max(b, regions[-1][1]))
         else:
             regions.append((a, b))
-    return tuple((scores.numbers[a], scores.numbers[b]) for a, b in regions)
+    return tuple((scores.numbers[layers[a]], scores.numbers[layers[b]]) for a, b in regions)
 
 
 def _rng(scores: LayerScores, purpose: int) -> np.random.Generator:

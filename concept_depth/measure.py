@@ -24,10 +24,6 @@ if TYPE_CHECKING:
     from concept_depth.subjects.subject import Subject
 
 
-# With P permutations the smallest p-value is 1 / (P + 1).
-LEAST_PERMUTATIONS = 19
-
-
 class Stage(enum.Enum):
     """What a job is doing, with the share of its time that it usually takes."""
 
@@ -186,11 +182,6 @@ def check_job(model: str, concept: str, settings: Settings) -> Concept:
     from concept_depth.subjects.huggingface import resolve
     from concept_depth.subjects.sites import check_site_and_position
 
-    if 0 < settings.permutations < LEAST_PERMUTATIONS:
-        raise InputError(
-            f"{settings.permutations} permutations can never decide at the 5 % level; "
-            f"give {LEAST_PERMUTATIONS} or more (39 by default), or 0 for no test"
-        )
     check_rule(settings.rule)
     check_site_and_position(settings.site, settings.position)
     loaded = read_concept(concept, settings)

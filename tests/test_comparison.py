@@ -1,10 +1,13 @@
 """Comparisons: a planted difference is found, none is not, and what cannot be compared is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from concept_depth.activations import Activations
 from concept_depth.comparison import compare
+from concept_depth.depth import find_depth
 from concept_depth.errors import InputError
 from concept_depth.probing.protocol import score_layers
 
@@ -58,8 +61,43 @@ def test_networks_of_other_depth_are_compared_by_fraction():
     assert comparison.delta_depth == pytest.approx(0)
 
 
+@pytest.mark.parametrize("rule", ["jump", "converge"])
+def test_the_rules_of_the_paper_are_resampled_on_accuracy_whatever_the_scoring(rule):
+    a, b = (
+        score_layers(planted(first, n=400, seed=seed), C=0.1, scoring="log_loss", permutations=0, repeats=1)
+        for seed, first in enumerate((2, 5))
+    )
+    comparison = compare(a, b, rule=rule)
+    low, high = comparison.delta_depth_interval
+    assert comparison.delta_depth == pytest.approx(0.5)
+    assert low <= 0.5 <= high
+    assert comparison.p_depth <= 0.05
+
+
+def test_a_concept_that_is_never_read_has_no_depth_to_compare():
+    noise = score_layers(planted(99), C=0.1, permutations=19, random_state=0)
+    assert find_depth(noise).verdict == "never"  # the premise
+    for comparison in (compare(scored(2), noise), compare(noise, scored(2))):
+        assert comparison.delta_depth is None
+        assert comparison.delta_depth_interval is None
+        assert comparison.p_depth is None
+    assert compare(scored(2), noise).depth_b is None
+    assert compare(scored(2), noise).p_peak <= 0.05
+
+
+def test_layers_are_exchanged_only_where_their_depths_are_the_same():
+    a = scored(3)
+    comparison = compare(a, replace(a, total=12))
+    assert comparison.paired
+    assert comparison.delta_depth == pytest.approx(-0.25)
+    assert comparison.delta_depth_interval == pytest.approx((-0.25, -0.25))
+    assert comparison.p_depth <= 0.05
+
+
 def test_what_cannot_be_compared_is_refused():
     a = scored(2)
+    with pytest.raises(InputError, match="no layer of the second converged"):
+        compare(a, replace(a, converged=np.zeros(7)))
     with pytest.raises(InputError, match="no interval"):
         compare(a, a, rule="separable")
     other = score_layers(planted(2), C=0.1, permutations=0, scoring="auroc")

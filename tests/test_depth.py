@@ -1,15 +1,18 @@
 """Rules, intervals and verdicts, on published curves and on scores made for the purpose."""
 
 import json
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from concept_depth.activations import Activations
 from concept_depth.depth import check_rule, converging_layer, find_depth, jumping_layer
 from concept_depth.errors import InputError
-from concept_depth.probing import metrics
+from concept_depth.probing import bootstrap, metrics
 from concept_depth.probing.bootstrap import Resampler
+from concept_depth.probing.protocol import score_layers
 from concept_depth.probing.scores import LayerScores
 from concept_depth.probing.splits import make_splits
 
@@ -222,3 +225,107 @@ def test_losses_are_read_downwards():
 def test_the_same_scores_give_the_same_depth():
     scores = made(np.linspace(0.5, 0.9, 11))
     assert find_depth(scores).to_dict() == find_depth(scores).to_dict()
+
+
+RULES = ["within:0.9", "peak", "onset", "centre", "jump", "converge"]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_where_no_fit_converged_nothing_is_read_and_the_sentence_says_so(rule):
+    scores = replace(made(STEP, null=np.full((39, 11), 0.55)), converged=np.zeros(11))
+    depth = find_depth(scores, rule=rule, references={"weak": made([0.7])})
+    assert (depth.verdict, depth.number, depth.p, depth.above) == ("undefined", None, None, {"weak": None})
+    assert np.isnan([depth.peak, depth.gain]).all()
+    assert depth.rises == ()
+    assert depth.sentence.startswith("The fits of no layer converged")
+    json.dumps(depth.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize("rule", ["within:0.9", "peak", "centre", "onset"])
+def test_peak_null_and_rises_do_not_know_layers_that_did_not_converge(rule):
+    curve = [0.5] * 4 + [0.75, 0.75, 0.75, 0.95, 0.95, 0.95]
+    null = np.full((39, 10), 0.55)
+    null[:, 8] = 0.94  # of a layer that is not read
+    whole = made(curve, n=400, null=null)
+    fine = np.array([True] * 7 + [False] * 3)
+    seen = find_depth(replace(whole, converged=fine.astype(float)), rule=rule)
+    alone = find_depth(made(curve[:7], n=400, null=null[:, :7]), rule=rule)
+    assert seen.peak == pytest.approx(alone.peak, abs=0.01)
+    assert seen.peak < 0.8
+    assert seen.p == alone.p == 1 / 40
+    assert seen.null_threshold == 0.55
+    assert seen.number == alone.number
+    assert seen.verdict == alone.verdict == "found"
+    assert max(end for _, end in seen.rises) <= 6
+    assert find_depth(whole).rises[-1][1] == 7  # the premise
+
+
+def test_a_layer_that_did_not_converge_beats_no_reference():
+    scores = replace(made(STEP), converged=np.array([1.0] * 5 + [0.5] + [1.0] * 5))
+    assert find_depth(scores, references={"weak": made([0.7])}).above == {"weak": 6}
+
+
+def rare(positives, *, n=60, layers=5):
+    """Scores of a probe that is always right, `positives` of `n` examples being of class 1."""
+    labels = (np.arange(n) < positives).astype(np.int64)
+    X = np.random.default_rng(0).normal(size=(layers, n, 3))
+    X[:, :, 0] = 20 * labels
+    return score_layers(Activations.from_arrays(list(X), labels), C=1.0, permutations=0)
+
+
+def test_resamples_that_lack_a_class_have_no_score_and_widen_no_interval():
+    scores = rare(5)
+    resampler = Resampler(scores)
+    without = np.ones((1, resampler.n_groups))
+    without[0, :5] = 0
+    assert np.isnan(resampler.curves(without)).all()
+    assert np.isnan(resampler.crossfitted_peaks(without, None, 2, np.random.default_rng(0))).all()
+    depth = find_depth(scores)
+    assert (depth.peak, depth.verdict, depth.interval) == (1.0, "at_input", (0.0, 0.0))
+    assert depth.curve_interval[0, 0] > 0.9
+
+
+def test_a_class_of_one_tested_group_leaves_the_raw_peak():
+    labels = np.array([0] * 60 + [1] * 21)
+    X = np.random.default_rng(0).normal(size=(3, 81, 3))
+    X[:, :, 0] += 20 * labels[None]
+    pairs = [(np.r_[:40, 60:80], np.r_[40:60, 80])]  # one example of class 1 to test
+    scores = score_layers(Activations.from_arrays(list(X), labels), cv=pairs, C=1.0, permutations=0)
+    assert find_depth(scores).peak == 1.0
+
+
+def test_replicates_drawn_in_pieces_are_the_same(monkeypatch):
+    resampler, found = Resampler(made(STEP, n=80)), []
+    for chunk in (1 << 20, 700):
+        monkeypatch.setattr(bootstrap, "_CHUNK", chunk)
+        rng = np.random.default_rng(0)
+        drawn = resampler.draw(50, rng)
+        found.append((*drawn, resampler.curves(*drawn), resampler.crossfitted_peaks(*drawn, 2, rng)))
+    for one, other in zip(*found, strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_memory_of_the_bootstrap_is_little_for_each_group():
+    resampler = Resampler(made([0.6, 0.8], n=8000, repeats=1))
+    tracemalloc.start()
+    drawn = resampler.draw(1000, np.random.default_rng(0))
+    resampler.crossfitted_peaks(*drawn, 1, np.random.default_rng(0))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert resampler.n_groups == 4000
+    assert peak < 60e6  # 15 kB a group; with whole arrays of float64 it was above 100 MB
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"min_gain": None}, "min_gain=None is not allowed"),
+        ({"min_gain": "x"}, "min_gain='x' is not allowed"),
+        ({"min_gain": float("nan")}, "min_gain=nan is not allowed"),
+        ({"references": [1]}, "references must map names to scores"),
+        ({"references": {"a": 5}}, "references must map names to scores"),
+    ],
+)
+def test_what_find_depth_cannot_use_is_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        find_depth(made(STEP, n=40), **arguments)

@@ -1,5 +1,7 @@
 """score_layers against slow, obvious references: scikit-learn's fits, metrics by hand, the full grid."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,10 @@ from sklearn.model_selection import GroupKFold, KFold
 from sklearn.preprocessing import StandardScaler
 
 from concept_depth.activations import Activations
+from concept_depth.depth import find_depth
 from concept_depth.errors import InputError
 from concept_depth.probing import metrics
-from concept_depth.probing.fits import fit_layer
+from concept_depth.probing.fits import fit_layer, plan_masks
 from concept_depth.probing.nulls import permuted_labels
 from concept_depth.probing.plan import PENALTIES, FitPlan
 from concept_depth.probing.protocol import check_settings
@@ -103,7 +106,7 @@ def test_the_walk_along_the_grid_ends_where_the_whole_grid_is_best(hidden):
 @pytest.mark.parametrize("hidden", [10, 200])
 def test_permutations_go_through_the_same_pipeline_as_labels(hidden):
     acts = sample(hidden=hidden, layers=2)
-    scores = score_layers(acts, permutations=3, repeats=1)
+    scores = score_layers(acts, permutations=19, repeats=1)
     drawn = permuted_labels(acts.labels, acts.groups, 3)
     for permutation, labels in enumerate(drawn):
         # Twins permute inside their groups, so the folds of the permuted labels are those of the real ones.
@@ -119,7 +122,7 @@ def test_permutations_go_through_the_same_pipeline_as_labels(hidden):
 
 def test_more_than_two_classes_are_scored_as_scikit_learn_does():
     acts = sample(n=180, classes=3, hidden=6)
-    scores = score_layers(acts, C=1.0, permutations=2, repeats=1)
+    scores = score_layers(acts, C=1.0, permutations=19, repeats=1)
     train, test = make_splits(acts.labels, acts.groups, repeats=1).pairs[0]
     assert scores.decision.shape == (3, 1, 180, 3)
     for layer, name in enumerate(acts):
@@ -139,12 +142,12 @@ def test_more_than_two_classes_are_scored_as_scikit_learn_does():
 
 def test_scores_do_not_depend_on_the_order_of_layers_or_on_a_shift_or_feature_scale():
     acts = sample()
-    scores = score_layers(acts, permutations=2, repeats=1)
+    scores = score_layers(acts, permutations=0, repeats=1)
     X = acts.numpy()
     moved = Activations.from_arrays(
         list((X * np.geomspace(0.1, 10, X.shape[2]) + 50)[::-1]), acts.labels, groups=acts.groups
     )
-    again = score_layers(moved, permutations=2, repeats=1)
+    again = score_layers(moved, permutations=0, repeats=1)
     # A decision within rounding of zero may change side: one example of 24 in a fold.
     assert np.abs(again.curve[::-1] - scores.curve).max() <= 1 / 24
     assert np.median(np.abs(again.decision[::-1] - scores.decision)) < 1e-2
@@ -152,7 +155,7 @@ def test_scores_do_not_depend_on_the_order_of_layers_or_on_a_shift_or_feature_sc
 
 def test_the_same_seed_gives_the_same_numbers_and_a_saved_file_gives_them_back(tmp_path):
     acts = sample()
-    one, two = (score_layers(acts, permutations=3, repeats=1) for _ in range(2))
+    one, two = (score_layers(acts, permutations=19, repeats=1) for _ in range(2))
     assert np.array_equal(one.decision, two.decision)
     assert np.array_equal(one.null_curves, two.null_curves)
     one.save(tmp_path / "a.safetensors")
@@ -178,8 +181,8 @@ def test_the_audit_tells_what_a_naive_split_would_have_leaked():
 def test_the_number_of_fits_is_counted_and_progress_is_told(capsys):
     told = []
     acts = sample(layers=2)
-    scores = score_layers(acts, C=1.0, permutations=4, progress=lambda done, total: told.append((done, total)))
-    assert scores.n_fits == 2 * (10 * 5 + 1)  # layers × (splits × label vectors + the naive split)
+    scores = score_layers(acts, C=1.0, permutations=19, progress=lambda done, total: told.append((done, total)))
+    assert scores.n_fits == 2 * (10 * 20 + 1)  # layers × (splits × label vectors + the naive split)
     assert told == [(1, 2), (2, 2)]
     score_layers(acts, C=1.0, permutations=0, repeats=1, progress=True)
     assert "12 fits" in capsys.readouterr().err
@@ -204,7 +207,17 @@ def test_a_layer_that_is_not_finite_is_named():
         ({"standardize": "yes"}, "standardize='yes'"),
         ({"C": -1}, "C=-1 is not allowed"),
         ({"C": "best"}, "C='best' is not allowed"),
+        ({"C": np.array([1.0, 2.0])}, "is not allowed; give 'nested'"),
+        ({"standardize": 0}, "standardize=0 is not allowed"),
         ({"permutations": -3}, "permutations=-3"),
+        ({"permutations": 5}, "fewer than 19 can never decide"),
+        ({"permutations": "x"}, "permutations='x' is not allowed"),
+        ({"permutations": None}, "permutations=None is not allowed"),
+        ({"permutations": float("nan")}, "permutations=nan is not allowed"),
+        ({"repeats": 1.5}, "repeats=1.5 is not allowed"),
+        ({"repeats": None}, "repeats=None is not allowed"),
+        ({"random_state": None}, "random_state=None is no seed"),
+        ({"random_state": -1}, "random_state=-1 is no seed"),
         ({"protocol": "mine"}, "protocol='mine' is unknown"),
         ({"cv": 40}, "too few for 40 folds"),
     ],
@@ -213,6 +226,53 @@ def test_settings_are_checked_before_anything_is_measured(arguments, message):
     labels = np.tile([0, 1], 30)
     with pytest.raises(InputError, match=message):
         check_settings(labels=labels, groups=np.repeat(np.arange(30), 2), **arguments)
+
+
+def test_settings_given_as_numpy_scalars_are_recorded_as_plain_values(tmp_path):
+    given = {
+        "cv": np.int64(4), "repeats": np.int64(1), "C": np.float32(0.5), "standardize": np.False_,
+        "permutations": np.int64(0), "random_state": np.int64(3),
+    }  # fmt: skip
+    scores = score_layers(sample(layers=1), **given)
+    assert {type(scores.settings[name]) for name in given} == {int, float, bool}
+    scores.save(tmp_path / "scores.safetensors")
+    again = LayerScores.load(tmp_path / "scores.safetensors").settings
+    assert [again[name] for name in given] == [4, 1, 0.5, False, 0, 3]
+
+
+@pytest.mark.parametrize("device", ["banana", 3.5])
+def test_a_device_that_cannot_be_used_is_refused(device):
+    with pytest.raises(InputError, match=f"device={device!r} cannot be used here"):
+        score_layers(sample(layers=1), permutations=0, device=device)
+
+
+def test_nothing_of_a_finished_run_is_kept():
+    score_layers(sample(layers=1), permutations=0, repeats=1)
+    assert plan_masks.cache_info().currsize == 0
+
+
+def test_chance_is_of_the_rows_that_are_tested():
+    """Pairs of nine in ten rows of class 1, out of a balanced sample: always saying 1 is right nine times in ten."""
+    labels = np.repeat([1, 0], 200)
+    rows = np.random.default_rng(0).permutation([*range(180), *range(200, 220)])
+    pairs = [(np.sort(rows[:100]), np.sort(rows[100:]))]
+    X = np.random.default_rng(1).normal(size=(2, 400, 5))
+    acts = Activations.from_arrays(list(X), labels)
+    scores = score_layers(acts, cv=pairs, C=1.0, scoring="accuracy", permutations=19)
+    assert scores.chance == labels[pairs[0][1]].mean()
+    assert np.abs(scores.null_curves - scores.chance).max() < 0.1  # the null's labels have the same shares
+    assert find_depth(scores).verdict == "never"
+
+
+def test_scores_of_permuted_labels_are_known_where_a_class_is_rare():
+    labels = (np.arange(60) < 6).astype(np.int64)
+    X = np.random.default_rng(0).normal(size=(2, 60, 3))
+    X[1, :, 0] += 20 * labels
+    scores = score_layers(Activations.from_arrays(list(X), labels), C=1.0)
+    assert np.isfinite(scores.null_max).all()
+    depth = find_depth(scores, rule="onset")
+    assert depth.number == 1
+    json.dumps(depth.to_dict(), allow_nan=False)
 
 
 def test_chance_is_what_the_best_constant_prediction_scores():
@@ -231,6 +291,6 @@ def test_the_outer_layers_differ_in_width_and_groups_of_twins_are_kept_with_spli
     rng = np.random.default_rng(0)
     labels, groups = np.tile([0, 1], 40), np.repeat(np.arange(40), 2)
     acts = Activations.from_arrays([rng.normal(size=(80, width)) for width in (3, 90)], labels, groups=groups)
-    scores = score_layers(acts, cv=GroupKFold(4), permutations=1)
+    scores = score_layers(acts, cv=GroupKFold(4), permutations=19)
     assert scores.metric("accuracy").shape == (2, 4)
     assert np.isfinite(scores.decision).all()

@@ -2,14 +2,16 @@
 
 A replicate gives every group a weight (how often it was drawn) and reads one of the repeats; the probes stay as
 they were fitted. Scores are taken per fold and averaged over folds, as in the curve itself, and oriented so that
-larger is better (log-loss with its sign changed).
+larger is better (log-loss with its sign changed). A weighting that leaves a class without examples in every fold has
+no scores: NaN.
 
 Shapes: M weightings, G groups, L layers, R repeats, F folds, N examples, K classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +21,10 @@ from concept_depth.probing.scores import LayerScores
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
+CountArray = npt.NDArray[np.uint16]
 _Fold = Callable[[FloatArray], FloatArray]
 
-_CHUNK = 1 << 23  # weights held at once
+_CHUNK = 1 << 20  # weights held at once
 
 
 class Resampler:
@@ -45,14 +48,13 @@ class Resampler:
         self._folds: list[list[_Fold]] = []
         for r, fold in enumerate(scores.fold):
             rows = [np.flatnonzero(fold == f) for f in range(int(fold.max()) + 1)]
-            self._folds.append([_statistic(scores, name, r, idx, group_of[idx], self.n_groups) for idx in rows])
+            self._folds.append([_of_own_groups(scores, name, r, idx, group_of[idx]) for idx in rows])
 
-    def curves(self, weight_MG: npt.NDArray[np.floating], repeat_M: IntArray | None = None) -> FloatArray:
+    def curves(self, weight_MG: npt.NDArray[Any], repeat_M: IntArray | None = None) -> FloatArray:
         """(M, L) curves; `repeat_M` names the repeat each weighting reads, None the mean of all repeats."""
         out = np.empty((len(weight_MG), self.n_layers))
-        step = max(1, _CHUNK // max(1, self.n_groups))
-        for start in range(0, len(weight_MG), step):
-            part = slice(start, start + step)
+        for part in self._chunks(len(weight_MG)):
+            start = part.start
             weight = np.asarray(weight_MG[part], np.float64)
             if repeat_M is None:
                 out[part] = np.mean([self._one(weight, r) for r in range(self.n_repeats)], axis=0)
@@ -67,31 +69,66 @@ class Resampler:
         """Folds in which a weighting leaves a class without examples are left out of its mean."""
         values_FML = np.stack([fold(weight_MG) for fold in self._folds[repeat]])
         known = np.isfinite(values_FML)
-        return np.asarray(np.where(known, values_FML, 0.0).sum(0) / np.maximum(known.sum(0), 1))
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.where(known, values_FML, 0.0).sum(0) / known.sum(0))
 
-    def draw(self, replicates: int, rng: np.random.Generator) -> tuple[FloatArray, IntArray]:
+    def _chunks(self, rows: int) -> Iterator[slice]:
+        """As many weightings at a time as memory allows."""
+        step = max(1, _CHUNK // max(1, self.n_groups))
+        return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
+
+    def draw(self, replicates: int, rng: np.random.Generator) -> tuple[CountArray, IntArray]:
         """Weights (B, G) of groups drawn with replacement, and the repeat (B,) that each replicate reads."""
         share = np.full(self.n_groups, 1.0 / self.n_groups)
-        weight = rng.multinomial(self.n_groups, share, size=replicates).astype(np.float64)
+        weight = np.empty((replicates, self.n_groups), np.uint16)
+        for part in self._chunks(replicates):
+            weight[part] = rng.multinomial(self.n_groups, share, size=part.stop - part.start)
         return weight, rng.integers(self.n_repeats, size=replicates)
 
     def crossfitted_peaks(
-        self, weight_MG: FloatArray, repeat_M: IntArray | None, halvings: int, rng: np.random.Generator
+        self,
+        weight_MG: npt.NDArray[Any],
+        repeat_M: IntArray | None,
+        halvings: int,
+        rng: np.random.Generator,
+        readable: npt.NDArray[np.bool_] | None = None,
     ) -> FloatArray:
         """(M,) height of the peak, its layer chosen on half of the groups and scored on the other half.
 
-        Both halves change places, and `halvings` random halvings are averaged. Copies of a group stay together.
-        The layer is chosen on a curve smoothed by the weights 1, 2, 1: on a plateau a layer that is high by
-        chance alone would else be chosen too often, and its height on the other half is too low.
+        Both halves change places, and `halvings` random halvings are averaged, but for those in which a half lacks a
+        class. Copies of a group stay together. The layer is chosen on a curve smoothed by the weights 1, 2, 1: on a
+        plateau a layer that is high by chance alone would else be chosen too often, and its height on the other half
+        is too low. Where no halving leaves all classes on both sides (one group of a class), the raw maximum stands.
+
+        Args:
+            weight_MG: weights of groups.
+            repeat_M: the repeat each weighting reads; None: the mean of all.
+            halvings: how many.
+            rng: source of the halvings.
+            readable: (L,) layers among which the peak is sought; None: all. Without any the peaks are NaN.
         """
-        total = np.zeros(len(weight_MG))
+        layers = np.arange(self.n_layers) if readable is None else np.flatnonzero(readable)
+        if not len(layers):
+            return np.full(len(weight_MG), np.nan)
+        total, count = np.zeros(len(weight_MG)), np.zeros(len(weight_MG))
+        sides = np.arange(self.n_groups, dtype=np.uint8) % 2
         for _ in range(halvings):
-            half = rng.permuted(np.tile(np.arange(self.n_groups) % 2, (len(weight_MG), 1)), axis=1)
-            a = self.curves(weight_MG * half, repeat_M)
-            b = self.curves(weight_MG * (1 - half), repeat_M)
-            rows = np.arange(len(a))
-            total += (b[rows, _smoothed(a).argmax(1)] + a[rows, _smoothed(b).argmax(1)]) / 2
-        return total / halvings
+            for part in self._chunks(len(weight_MG)):
+                weight, repeat = weight_MG[part], None if repeat_M is None else repeat_M[part]
+                half = rng.permuted(np.tile(sides, (len(weight), 1)), axis=1)
+                a = self.curves(weight * half, repeat)[:, layers]
+                b = self.curves(weight * (1 - half), repeat)[:, layers]
+                rows = np.arange(len(a))
+                height = (b[rows, _smoothed(a).argmax(1)] + a[rows, _smoothed(b).argmax(1)]) / 2
+                known = np.isfinite(height)
+                total[part] += np.where(known, height, 0.0)
+                count[part] += known
+        with np.errstate(invalid="ignore"):
+            peak = np.asarray(total / count)
+        if len(raw := np.flatnonzero(count == 0)):
+            curves = self.curves(weight_MG[raw], None if repeat_M is None else repeat_M[raw])
+            peak[raw] = curves[:, layers].max(1)
+        return peak
 
 
 def _smoothed(curve_ML: FloatArray) -> FloatArray:
@@ -100,10 +137,16 @@ def _smoothed(curve_ML: FloatArray) -> FloatArray:
     return np.asarray((padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]) / 4)
 
 
-def _statistic(
-    scores: LayerScores, name: str, repeat: int, rows: IntArray, group_of: IntArray, n_groups: int
-) -> _Fold:
-    """The metric of one fold as a function of group weights (M, G) → (M, L)."""
+def _of_own_groups(scores: LayerScores, name: str, repeat: int, rows: IntArray, group_of: IntArray) -> _Fold:
+    """The metric of one fold as a function of the weights (M, G) of all groups, of which it needs its own alone."""
+    own, local = np.unique(group_of, return_inverse=True)
+    statistic = _statistic(scores, name, repeat, rows, local)
+    return lambda weight_MG: statistic(weight_MG[:, own])
+
+
+def _statistic(scores: LayerScores, name: str, repeat: int, rows: IntArray, group_of: IntArray) -> _Fold:
+    """The metric of the examples `rows` as a function of their groups' weights (M, G) → (M, L)."""
+    n_groups = int(group_of.max(initial=-1)) + 1
     K = len(scores.classes)
     labels = scores.labels[rows]
     decision = np.asarray(scores.decision[:, repeat, rows], np.float64)

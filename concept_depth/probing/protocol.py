@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ Progress = bool | Callable[[float, float], None]
 
 INNER_FOLDS = 3
 PROTOCOLS = (None, "paper")
+LEAST_PERMUTATIONS = 19  # with fewer, 1 / (P + 1) is above 0.05 whatever is observed
 _TOL_NAIVE = 1e-4  # of the naive split's fits, which only illustrate
 
 
@@ -60,7 +62,7 @@ def score_layers(
         scoring: the metric that depth is read from, one of accuracy, balanced_accuracy, f1, auroc, log_loss,
             v_information; all are computed.
         standardize: True: each feature by mean and deviation of the training part; "scale": one scalar; False.
-        permutations: P label permutations through the same pipeline.
+        permutations: P label permutations through the same pipeline; 19 or more, or 0 for no test.
         protocol: None, or "paper": what the code of Jin et al. does; cv, repeats, C, standardize and permutations
             are then not asked.
         random_state: seed of splits and permutations.
@@ -74,26 +76,24 @@ def score_layers(
         InputError: a setting is not allowed, examples or groups are too few, or a layer holds NaN or infinity.
     """
     labels, groups = np.asarray(acts.labels, np.int64), np.asarray(acts.groups, np.int64)
+    given: dict[str, Any] = {"repeats": repeats, "C": C, "standardize": standardize, "permutations": permutations}
     settings = {
-        "cv": cv if cv is None or isinstance(cv, int) else repr(cv)[:200],
-        "repeats": repeats,
-        "C": C,
+        "cv": int(cv) if _is_whole(cv) else None if cv is None else repr(cv)[:200],
+        **_plain(**given, random_state=random_state),
         "scoring": scoring,
-        "standardize": standardize,
-        "permutations": permutations,
         "protocol": protocol,
-        "random_state": random_state,
     }
     splits = check_settings(
-        labels=labels, groups=groups, cv=cv, repeats=repeats, C=C, scoring=scoring, standardize=standardize,
-        permutations=permutations, protocol=protocol, random_state=random_state, classes=acts.classes,
+        labels=labels, groups=groups, cv=cv, scoring=scoring, protocol=protocol, random_state=random_state,
+        classes=acts.classes, **given,
     )  # fmt: skip
+    device = _device(device)
     if splits is None:
         from concept_depth.probing.paper import score_paper
 
         return score_paper(acts, scoring=scoring, settings=settings, progress=progress)
     started = time.monotonic()
-    result = _Scoring(acts, splits, settings, _device(device)).run(progress)
+    result = _Scoring(acts, splits, settings, device).run(progress)
     if progress is True:
         seconds = time.monotonic() - started
         print(f"{result.n_fits:,} fits in {seconds:.0f} s", file=sys.stderr)
@@ -132,15 +132,9 @@ def check_settings(
         raise InputError(f"protocol={protocol!r} is unknown; leave it out, or give protocol='paper'")
     if scoring not in metrics.METRICS:
         raise InputError(f"scoring={scoring!r} is no metric; give one of {', '.join(metrics.METRICS)}")
-    if standardize not in (True, False, "scale"):
-        raise InputError(f"standardize={standardize!r} is not allowed; give True, False or 'scale'")
-    number = isinstance(C, int | float | np.number) and not isinstance(C, bool)
-    if C != "nested" and not (number and np.isfinite(C) and float(C) > 0):
-        raise InputError(f"C={C!r} is not allowed; give 'nested' or a positive number")
-    if isinstance(permutations, bool) or int(permutations) != permutations or permutations < 0:
-        raise InputError(
-            f"permutations={permutations!r} is not allowed; give a number of 0 or more (39 by default)"
-        )
+    plain = _plain(
+        repeats=repeats, C=C, standardize=standardize, permutations=permutations, random_state=random_state
+    )
     y = np.asarray(labels, np.int64)
     g = np.arange(len(y)) if groups is None else np.asarray(groups, np.int64)
     if len(np.unique(y)) < 2:
@@ -150,7 +144,40 @@ def check_settings(
 
         check_paper(y)
         return None
-    return make_splits(y, g, cv=cv, repeats=repeats, random_state=random_state, classes=classes)
+    seed = plain["random_state"]
+    return make_splits(y, g, cv=cv, repeats=plain["repeats"], random_state=seed, classes=classes)
+
+
+def _plain(*, repeats: Any, C: Any, standardize: Any, permutations: Any, random_state: Any) -> dict[str, Any]:
+    """The settings as plain Python values, which can be recorded; what is not allowed is refused."""
+    if not isinstance(standardize, bool | np.bool_) and not (
+        isinstance(standardize, str) and standardize == "scale"
+    ):
+        raise InputError(f"standardize={standardize!r} is not allowed; give True, False or 'scale'")
+    nested = isinstance(C, str) and C == "nested"
+    number = isinstance(C, Real) and not isinstance(C, bool)
+    if not nested and not (number and np.isfinite(float(C)) and float(C) > 0):
+        raise InputError(f"C={C!r} is not allowed; give 'nested' or a positive number")
+    if not _is_whole(permutations) or 0 < permutations < LEAST_PERMUTATIONS or permutations < 0:
+        raise InputError(
+            f"permutations={permutations!r} is not allowed: fewer than {LEAST_PERMUTATIONS} can never decide at the "
+            f"5 % level; give {LEAST_PERMUTATIONS} or more (39 by default), or 0 for no test"
+        )
+    if not _is_whole(repeats) or repeats < 1:
+        raise InputError(f"repeats={repeats!r} is not allowed; give a whole number of 1 or more (2 by default)")
+    if not _is_whole(random_state) or random_state < 0:
+        raise InputError(f"random_state={random_state!r} is no seed; give a whole number of 0 or more")
+    return {
+        "repeats": int(repeats),
+        "C": C if nested else float(C),
+        "standardize": standardize if isinstance(standardize, str) else bool(standardize),
+        "permutations": int(permutations),
+        "random_state": int(random_state),
+    }
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 class _Scoring:
@@ -163,7 +190,8 @@ class _Scoring:
         self.labels = np.asarray(acts.labels, np.int64)
         self.groups = np.asarray(acts.groups, np.int64)
         K, P, seed = len(acts.classes), int(settings["permutations"]), settings["random_state"]
-        permuted = nulls.permuted_labels(self.labels, self.groups, P, random_state=seed)
+        pairs = splits.pairs
+        permuted = nulls.permuted_labels(self.labels, self.groups, P, pairs=pairs, random_state=seed)
         nested = settings["C"] == "nested"
         rng = np.random.default_rng([seed, 3])
         inner = [self._inner(train, rng) for train, _ in splits.pairs] if nested else []
@@ -206,6 +234,8 @@ class _Scoring:
 
     def run(self, progress: Progress) -> LayerScores:
         """Score this process's share of the layers, and take the others from those who scored them."""
+        from concept_depth.probing.fits import plan_masks
+
         mine = processes.share([1.0] * len(self.acts.names))
         for done, index in enumerate(mine, start=1):
             self._layer(index)
@@ -215,6 +245,7 @@ class _Scoring:
                 print(f"\rprobing layer {done} of {len(mine)}", end="", file=sys.stderr, flush=True)
         if progress is True:
             print(file=sys.stderr)
+        plan_masks.cache_clear()  # else the masks and labels of finished runs stay in memory
         self._exchange(mine)
         return self._result()
 
@@ -263,6 +294,8 @@ class _Scoring:
         best = np.min if scoring in metrics.LOWER_IS_BETTER else np.max
         curve = [float(value) if np.isfinite(value) else None for value in self.naive_curve]
         audit = leaks.audit_groups(self.labels, self.groups, self.splits)
+        # Pairs of the caller may test some rows only, whose classes have other shares than those of all rows.
+        tested = self.labels[np.concatenate([test for _, test in self.splits.pairs])]
         return LayerScores(
             names=self.acts.names,
             numbers=self.acts.numbers,
@@ -275,7 +308,7 @@ class _Scoring:
             fold=self.splits.fold,
             repeat=self.splits.repeat,
             scoring=scoring,
-            chance=metrics.chance(scoring, self.labels, len(self.acts.classes)),
+            chance=metrics.chance(scoring, tested, len(self.acts.classes)),
             null_curves=self.null_curves,
             null_max=best(self.null_curves, axis=1) if len(self.null_curves) else np.empty(0),
             converged=self.converged,
@@ -290,9 +323,14 @@ class _Scoring:
 
 
 def _device(device: str) -> str:
-    """ "auto" is a GPU where torch sees one."""
-    if device != "auto":
-        return device
+    """ "auto" is a GPU where torch sees one; a device that torch cannot use is refused."""
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device={device!r} cannot be used here ({reason}); give 'auto' or 'cpu'") from error
+    return device
