@@ -16,7 +16,7 @@ from concept_depth.subjects.sites import Listener
 from concept_depth.subjects.subject import Encoded, Subject, token_batch
 
 # Tokens of a padded batch: enough that matrix products run at full speed, few enough for caches and memory.
-AUTO_TOKENS_CPU = 2048
+AUTO_TOKENS_CPU = 1024
 AUTO_TOKENS_GPU = 16384
 AUTO_ARRAYS = 256
 
