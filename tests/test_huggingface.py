@@ -149,6 +149,28 @@ def test_the_hub_is_asked_with_the_callers_token_and_cache(tmp_path, monkeypatch
     assert asked["args"] == ("some/model", "inner/config.json")
 
 
+def test_no_network_is_one_sentence_whatever_the_client_raises(monkeypatch):
+    class NewError(Exception):
+        pass
+
+    class Hub:
+        def __init__(self, token=None):
+            pass
+
+        def model_info(self, *_, **__):
+            raise NewError("[Errno -2] Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    with pytest.raises(InputError, match="did you mean 'smollm2-135m'"):
+        from_pretrained("smolm2-135m")
+
+
+@pytest.mark.parametrize("name", ["", "  ", None, 5])
+def test_what_names_no_model_is_refused(name):
+    with pytest.raises(InputError, match="names no model"):
+        from_pretrained(name)
+
+
 def test_encoder_decoder_models_are_refused(tmp_path):
     T5Config(d_model=16, num_layers=1, vocab_size=32).save_pretrained(tmp_path / "t5")
     with pytest.raises(InputError, match="encoder-decoder"):

@@ -5,6 +5,7 @@ Only here (and in `gguf`, `quantize`, `anchoring`) is transformers known.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from inspect import signature
 from numbers import Integral
@@ -27,7 +28,7 @@ __all__ = ["Source", "base_of", "from_model", "from_pretrained", "resolve"]
 
 
 def from_pretrained(
-    name: str,
+    name: str | os.PathLike[str],
     *,
     revision: str | None = None,
     dtype: str | torch.dtype = "auto",
@@ -66,6 +67,7 @@ def from_pretrained(
         InputError: no such model, unreadable files, a setting that does not exist, no decoder-only model.
     """
     check_site_and_position(site, position)
+    name = os.fspath(name) if isinstance(name, os.PathLike) else name
     found = {
         key: model_kwargs[key] for key in ("subfolder", "token", "cache_dir") if model_kwargs.get(key) is not None
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,8 @@ def resolve(
     Raises:
         InputError: there is no such model here, and the Hub does not have it or cannot be reached.
     """
+    if not isinstance(name, str) or not name.strip():
+        raise InputError(f"{name!r} names no model; give a folder, a .gguf file, a Hub id or a bundled name")
     path = Path(name).expanduser()
     if name.lower().endswith(".gguf"):
         if not path.is_file():
@@ -60,8 +63,9 @@ def resolve(
         return Source(name, "folder", str(path))
     if path.exists():
         raise InputError(f"{name} is neither a model's folder nor a .gguf file; give one of these or a Hub id")
-    names = ", ".join(BUNDLED)
-    hint = f"give a folder, a .gguf file, a Hub id or a bundled name ({names})"
+    alike = difflib.get_close_matches(name, BUNDLED, n=1)
+    meant = f"did you mean {alike[0]!r}? Or " if alike else ""
+    hint = f"{meant}give a folder, a .gguf file, a Hub id or a bundled name ({', '.join(BUNDLED)})"
     return _on_hub(name, revision, name, subfolder, token, cache_dir, hint=hint)
 
 
@@ -76,7 +80,7 @@ def _on_hub(
     hint: str,
 ) -> Source:
     from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HFValidationError
     from huggingface_hub.errors import RepositoryNotFoundError as NotFound
 
     try:
@@ -90,12 +94,9 @@ def _on_hub(
         raise InputError(
             f"there is no model {name!r} here, nor one on the Hub that you may read; {hint}"
         ) from error
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
-        raise InputError(f"there is no model {name!r} here, and the Hub cannot be reached; {hint}") from error
     except Exception as error:
-        # The Hub's client passes on the errors of its HTTP library, which are no OSErrors in every release.
-        if type(error).__module__.split(".")[0] not in ("httpx", "httpcore", "requests"):
-            raise
+        # No network, a proxy, a certificate, the Hub's own troubles: which class each has changes from release to
+        # release of its client and of the HTTP library below.
         raise InputError(f"there is no model {name!r} here, and the Hub cannot be reached; {hint}") from error
     return Source(name, "hub", hub_id, revision)
 
