@@ -160,7 +160,8 @@ def run_sweep(
         One `Outcome` a job, in order.
 
     Raises:
-        InputError: something in the plan cannot be found or does not fit, before anything is measured.
+        InputError: something in the plan cannot be found or does not fit, or a folder holds the results of another
+            model, before anything is measured.
     """
     if not isinstance(plan, Plan):
         plan = read_plan(plan)
@@ -169,6 +170,8 @@ def run_sweep(
     concepts = [check_job(job.model, job.concept, job.settings) for job in jobs]
     out = Path(out)
     files.check_writable(out)
+    if resume:
+        _check_own_folders(jobs, out)
     if dry_run:
         return [
             Outcome(job, out / job.folder, skipped=resume and _is_done(job, concept, out))
@@ -209,7 +212,7 @@ def _run(
             measured = measure(loaded[1], concept, job.settings, folder=folder, progress=report, command=command)
             if is_main():
                 save_probe(measured, concept, model=job.model, settings=job.settings, folder=folder)
-                files.write_json(folder / DONE, {"key": _key(job, concept)})
+                files.write_json(folder / DONE, {"key": _key(job, concept), "model": job.model})
         except InputError as error:
             yield Outcome(job, folder, error=str(error), seconds=time.monotonic() - started)
             continue
@@ -236,6 +239,18 @@ def _key(job: Job, concept: Concept) -> str:
 def _is_done(job: Job, concept: Concept, out: Path) -> bool:
     path = out / job.folder / DONE
     return path.is_file() and files.read_json(path).get("key") == _key(job, concept)
+
+
+def _check_own_folders(jobs: Sequence[Job], out: Path) -> None:
+    """Refuse to write over what was measured on another model: a plan of one model names no folder after it."""
+    for job in jobs:
+        path = out / job.folder / DONE
+        measured_on = files.read_json(path).get("model", job.model) if path.is_file() else job.model
+        if measured_on != job.model:
+            raise InputError(
+                f"{out / job.folder} holds the results of {measured_on}; give another --out for {job.model}, or "
+                "--again to write over them"
+            )
 
 
 def _slug(text: str) -> str:

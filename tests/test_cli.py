@@ -1,6 +1,7 @@
 """The command line: what it prints, what it writes, and one clear sentence for each thing a user can get wrong."""
 
 import json
+import shutil
 
 import pytest
 
@@ -44,6 +45,21 @@ def test_a_run_prints_a_table_and_writes_everything(tiny_model, examples, tmp_pa
     keys = {"number", "total", "fraction", "interval", "interval_numbers", "verdict", "p", "gain"}
     assert set(result["depth"]) >= keys
     assert result["depth"]["total"] == 3
+
+
+def test_results_of_another_model_are_not_written_over(tiny_model, examples, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(tiny_model, other)
+    command = ["--out", tmp_path / "out", "--permutations", 0, "--no-cache", "--quiet"]
+    assert run(["run", tiny_model, examples, *command], capsys)[0] == 0
+    record = tmp_path / "out" / "parity" / "record.json"
+    before = record.read_bytes()
+    code, _, said = run(["run", other, examples, *command], capsys)
+    assert code == 2
+    assert "holds the results of" in said
+    assert record.read_bytes() == before
+    assert run(["run", other, examples, *command, "--again"], capsys)[0] == 0
+    assert record.read_bytes() != before
 
 
 def test_a_dry_run_checks_everything_and_writes_nothing(tiny_model, examples, tmp_path, capsys):
