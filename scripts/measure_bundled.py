@@ -17,7 +17,7 @@ from concept_depth.errors import InputError
 from concept_depth.files import default_cache_dir, write_text
 from concept_depth.measure import Settings
 from concept_depth.reporting.record import Report, load_runs
-from concept_depth.sweep import Plan, run_sweep
+from concept_depth.sweep import Outcome, Plan, run_sweep
 
 README = Path(__file__).resolve().parent.parent / "datasets" / "README.md"
 BEGIN, END = "<!-- depths: python scripts/measure_bundled.py -->", "<!-- end of depths -->"
@@ -72,14 +72,18 @@ def main() -> None:
     parser.add_argument("--concepts", nargs="+", default=["all"])
     parser.add_argument("--out", type=Path, default=Path("runs/bundled"))
     options = parser.parse_args()
-    plan = Plan(
-        models=tuple(options.models),
-        concepts=tuple(options.concepts),
-        settings=Settings(cache_dir=str(default_cache_dir())),
-    )
+    outcomes: list[Outcome] = []
     try:
         with Bar() as bar:
-            outcomes = run_sweep(plan, out=options.out, progress=bar, command="python scripts/measure_bundled.py")
+            # A folder a model, so that models measured on different days, or side by side, stand together.
+            for model in options.models:
+                plan = Plan(
+                    models=(model,),
+                    concepts=tuple(options.concepts),
+                    settings=Settings(cache_dir=str(default_cache_dir())),
+                )
+                command = f"python scripts/measure_bundled.py --models {model}"
+                outcomes += run_sweep(plan, out=options.out / model, progress=bar, command=command)
     except InputError as error:
         print(f"measure_bundled: {error}", file=sys.stderr)
         raise SystemExit(2) from None
