@@ -31,14 +31,15 @@ the reason is what the user is told. *not built*: the installed transformers can
 Sites: `mid` means `resid_mid`, `attn_out` and `mlp_out`, found by measurement where a block adds attention and
 MLP one after the other; `mlp_in` for the input of the MLP. `resid_pre` and `resid_post` are everywhere.
 
-Trees: *tree* where shared beginnings are computed once, found right by `collect`'s own check and compared with
-single passes here ({trees} types); *plain* where the check finds them wrong or the network takes no mask or
-positions, so that padded batches are used.
+Sharing: *tree* where every shared beginning is computed once, found right by `collect`'s own check and compared
+with single passes here ({trees} types); *prefix* where trees are wrong, but the one beginning that all texts share
+is computed once and kept in the network's own cache, checked likewise ({prefixes} types); *plain* where neither is
+right, so that whole texts are read in padded batches.
 
 Made by `scripts/architectures.py` with transformers {version}: {equal} of the {built} types that can be built are
 equal.
 
-| type | class | outcome | sites | trees | difference or reason |
+| type | class | outcome | sites | sharing | difference or reason |
 |---|---|---|---|---|---|
 """
 
@@ -60,8 +61,9 @@ def main(names: list[str]) -> None:
         print(rows[-1], flush=True)
     if not names:
         built = len(statuses) - statuses.count("not built")
-        equal, trees = statuses.count("equal"), paths.count("tree")
-        head = HEAD.format(version=transformers.__version__, equal=equal, built=built, trees=trees)
+        kinds = {"trees": paths.count("tree"), "prefixes": paths.count("prefix")}
+        equal = statuses.count("equal")
+        head = HEAD.format(version=transformers.__version__, equal=equal, built=built, **kinds)
         (ROOT / "docs").mkdir(exist_ok=True)
         (ROOT / "docs" / "architectures.md").write_text(head + "\n".join(rows) + "\n", encoding="utf-8")
 

@@ -1,7 +1,7 @@
 """Extraction side by side, in one run: ours, length-sorted batches with output_hidden_states, one text at a time.
 
     python scripts/bench_collect.py [MODEL] [CONCEPT…] [--template "… {text}"] [--limit 1496] [--sample 200]
-                                    [--threads 2] [--repeats 1] [--json FILE]
+                                    [--threads 2] [--device cpu] [--repeats 1] [--json FILE]
 
 The ways:
 
@@ -41,6 +41,8 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=None, help="at most so many examples (whole groups)")
     parser.add_argument("--sample", type=int, default=200, help="texts for the slow ways")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, …")
+    parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16")
     parser.add_argument("--repeats", type=int, default=1, help="rounds; the best of each way counts")
     parser.add_argument("--batch-tokens", default="auto", help="tokens of our packs or batches")
     parser.add_argument("--ways", default=",".join(WAYS), help="some of the ways, divided by commas")
@@ -69,6 +71,7 @@ def in_process(options: argparse.Namespace, way: str, concept: str) -> dict[str,
     command = [sys.executable, __file__, options.model, concept, "--one", way, "--template", options.template]
     command += ["--sample", str(options.sample), "--threads", str(options.threads)]
     command += ["--batch-tokens", str(options.batch_tokens), "--clock", options.clock]
+    command += ["--device", options.device, "--dtype", options.dtype]
     command += [] if options.limit is None else ["--limit", str(options.limit)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -95,7 +98,7 @@ def measure(options: argparse.Namespace, way: str, name: str) -> dict[str, Any]:
         concept = concept.take(options.limit)
     if concept.template is None and options.template:
         concept = dataclasses.replace(concept, template=options.template)
-    subject = cd.from_pretrained(options.model)
+    subject = cd.from_pretrained(options.model, device=options.device, dtype=options.dtype)
     encoded = subject.encode_concept(concept)
     warm(subject, encoded)
     run = {"ours": run_ours, "sorted batches": run_sorted, "one at a time": run_single}[way]
@@ -125,8 +128,11 @@ def run_ours(subject: Any, concept: Any, encoded: list[Any], options: argparse.N
     extraction = acts.provenance["extraction"]
     linear = (before + linear_speed(subject, extraction["batch_tokens"])) / 2
     tokens = extraction["tokens"]
-    tree = extraction["path"] == "tree"
-    computed = extraction["distinct_tokens"] if tree else tokens
+    computed = {
+        "tree": extraction["distinct_tokens"],
+        "prefix": tokens - extraction.get("prefix", {"tokens": 0})["tokens"] * (extraction["distinct_texts"] - 1),
+        "plain": tokens,
+    }[extraction["path"]]
     return {
         "texts_per_second": len(concept) / seconds,
         "tokens_per_second": tokens / seconds,
@@ -215,14 +221,25 @@ def linear_speed(subject: Any, rows: int) -> float:
             for layer in layers:
                 width = layer.weight.shape[1] if type(layer).__name__ == "Linear" else layer.weight.shape[0]
                 layer(inputs[width])
+            if subject.device.type == "cuda":
+                torch.cuda.synchronize()
             best = min(best, now() - start)
     return rows / best
+
+
+def where(options: argparse.Namespace) -> str:
+    """The device and its precision, or the threads and the clock of a CPU."""
+    import torch
+
+    if options.device.startswith("cuda"):
+        return f"{torch.cuda.get_device_name(options.device)}, {options.dtype}"
+    return f"{options.threads} threads, {options.clock} clock, {options.dtype}"
 
 
 def table(options: argparse.Namespace, results: dict[str, dict[str, dict[str, Any]]]) -> str:
     """The figures as a Markdown table."""
     lines = [
-        f"{options.model}, {options.threads} threads, {options.clock} clock",
+        f"{options.model}, {where(options)}",
         "",
         "| concept | way | texts/s | tokens/s | ours is faster by | computed | share of linear | peak memory |",
         "|---|---|---:|---:|---:|---:|---:|---:|",

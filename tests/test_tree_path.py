@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import SENTENCES, VOCABULARY, causal_lm, word_tokenizer
-from transformers import AutoConfig, BloomConfig, MambaConfig
+from transformers import AutoConfig, BloomConfig, GPTNeoConfig, Lfm2Config, MambaConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from concept_depth import Concept, collect, from_model
 from concept_depth.extraction import plan as planning
 from concept_depth.extraction import tree_check
 from concept_depth.extraction.batches import rotary_kind
+from concept_depth.subjects.subject import Encoded
 
 # Relative to a vector's length; float32 rounds at 6e-8, and a few hundred sums follow one another.
 RELATIVE = 2e-6
@@ -188,7 +189,7 @@ def test_a_network_that_honours_no_tree_falls_back_and_the_record_says_why(confi
     subject = from_model(causal_lm(config), word_tokenizer())
     acts = collect(subject, many(24))
     extraction = acts.provenance["extraction"]
-    assert extraction["path"] == "plain"
+    assert extraction["path"] != "tree"
     assert "network takes no" in extraction["reason"] or "differs from single passes" in extraction["reason"]
     assert_like_single(acts, one_at_a_time(subject, many(24)))
 
@@ -258,8 +259,70 @@ def test_a_wrong_mask_is_caught(monkeypatch):
     model = tiny("llama")
     model.set_attn_implementation("eager")
     acts = collect(from_model(model, word_tokenizer()), many(24))
-    assert acts.provenance["extraction"]["path"] == "plain"
+    assert acts.provenance["extraction"]["path"] != "tree"
     assert "differs from single passes" in acts.provenance["extraction"]["reason"]
+
+
+HYBRID = Lfm2Config(
+    vocab_size=len(VOCABULARY),
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=4,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=4096,
+    initializer_range=0.2,
+    pad_token_id=0,
+    layer_types=["conv", "full_attention"] * 2,
+)
+
+
+def test_a_long_text_hides_no_wrong_branches():
+    """A text beyond the budget is a pack without branches, on which every network is right."""
+    lands = ["France", "Italy", "Japan", "Peru", "one", "two"]
+    texts = [f"the city of {city} is in {land}" for city in ("Paris", "Rome") for land in lands]
+    concept = many(13, inputs=[*texts, "one two " * 600], template="Is this true or false ? " * 4 + ": {text}")
+    subject = from_model(causal_lm(HYBRID), word_tokenizer())
+    acts = collect(subject, concept)
+    assert acts.provenance["extraction"]["path"] != "tree"
+    assert_like_single(acts, one_at_a_time(subject, concept))
+
+
+@pytest.mark.parametrize("batch_tokens", [24, 37, 64])
+def test_small_packs_hide_no_wrong_branches(batch_tokens):
+    subject = from_model(causal_lm(HYBRID), word_tokenizer())
+    acts = collect(subject, many(40), batch_tokens=batch_tokens, prefix_sharing=True)
+    assert_like_single(acts, one_at_a_time(subject, many(40)))
+    # Packs of 24 tokens hold one path each, on which the network is right.
+    assert (acts.provenance["extraction"]["path"] == "tree") == (batch_tokens == 24)
+
+
+@pytest.mark.parametrize("site", ["mlp_in", "resid_post"])
+def test_windows_counted_in_rows_are_seen(site):
+    config = GPTNeoConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=32,
+        num_layers=4,
+        num_heads=4,
+        attention_types=[[["global", "local"], 2]],
+        window_size=6,
+        initializer_range=0.2,
+    )
+    rng = np.random.default_rng(3)
+    texts = [" ".join(rng.choice(["red", "blue", "one"], size=rng.integers(2, 9))) for _ in range(24)]
+    concept = many(24, inputs=texts, template="Is {text} .")
+    subject = from_model(causal_lm(config), word_tokenizer(), site=site)
+    acts = collect(subject, concept, prefix_sharing=True)
+    assert_like_single(acts, one_at_a_time(subject, concept))
+
+
+def test_branches_near_an_end_and_far_from_their_row_are_witnesses():
+    texts = ["a b c d", "a b c e f g", "a b c e f h", "a b x", "z"]
+    words = {word: i for i, word in enumerate("abcdefghxz")}
+    pack = [Encoded(ids, (len(ids) - 1,)) for ids in (tuple(words[w] for w in text.split()) for text in texts)]
+    # "a b x" branches off one token before its end, six rows below "b".
+    assert 3 in tree_check.witnesses(pack)
+    assert tree_check.packs_to_check([[Encoded(tuple(range(50)), (49,))], pack]) == [0, 1]
 
 
 def test_where_little_is_shared_the_plain_path_runs():

@@ -9,7 +9,8 @@ from tree_types import concept, tree_outcome
 # The kinds that most models are of, a kind for each attention pattern, and some that must fall back.
 TYPES = {
     "tree": "llama qwen2 qwen3 gemma gemma2 gemma3_text mistral mixtral phi phi3 olmo2 gpt2 gpt_neox opt falcon",
-    "plain": "bloom mamba gpt_neo qwen3_next rwkv jamba",
+    "prefix": "bloom gpt_neo qwen3_next qwen3_5_text falcon_h1 nemotron_h mamba2 rwkv",
+    "plain": "mamba jamba",
 }
 
 
@@ -17,7 +18,7 @@ TYPES = {
 def listed(root):
     """Type → path, as docs/architectures.md has it."""
     text = (root / "docs" / "architectures.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `([^`]+)` \|(?:[^|]*\|){3} (tree|plain|) \|", text, flags=re.MULTILINE)
+    rows = re.findall(r"^\| `([^`]+)` \|(?:[^|]*\|){3} (tree|prefix|plain|) \|", text, flags=re.MULTILINE)
     return text, dict(rows)
 
 

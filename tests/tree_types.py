@@ -26,7 +26,7 @@ def concept():
 
 
 def tree_outcome(name):
-    """(path, detail) of a type: "tree" with its error, "plain" with the reason, "wrong", or "not read"."""
+    """(path, detail) of a type: "tree" or "prefix" with its error, "plain" with the reason, "wrong", "not read"."""
     try:
         subject = from_model(tiny_model(name), IdTokenizer())
     except InputError as error:
@@ -45,4 +45,4 @@ def tree_outcome(name):
     for layer in found.names:
         error = np.linalg.norm(found[layer] - single[layer], axis=1) / np.linalg.norm(single[layer], axis=1)
         worst = max(worst, float(np.sort(error)[-1 - TURNED]))
-    return ("tree" if worst <= TOLERANCE else "wrong"), f"{worst:.1e}"
+    return (extraction["path"] if worst <= TOLERANCE else "wrong"), f"{worst:.1e}"

@@ -19,6 +19,8 @@ from concept_depth.subjects.subject import Encoded, Subject, token_batch
 AUTO_TOKENS_CPU = 1024
 AUTO_TOKENS_GPU = 16384
 AUTO_ARRAYS = 256
+# Tokens in the caches of a batch, as a multiple of its tokens: a cached token takes less memory than a computed one.
+CACHED_BUDGETS = 4
 
 
 def token_budget(subject: Subject, batch_tokens: int | str) -> int:
@@ -57,7 +59,10 @@ def rotary_kind(subject: Subject, length: int) -> tuple[int, ...]:
 
 
 def plan_batches(
-    encoded: Sequence[Encoded], budget: int, kind: Callable[[int], Hashable] = lambda length: 0
+    encoded: Sequence[Encoded],
+    budget: int,
+    kind: Callable[[int], Hashable] = lambda length: 0,
+    cached: int = 0,
 ) -> list[list[int]]:
     """Indices in batches of like length whose padded size stays within `budget`, the longest first.
 
@@ -68,6 +73,7 @@ def plan_batches(
         encoded: the examples.
         budget: most tokens of a padded batch.
         kind: of a length; a batch holds lengths of one kind only.
+        cached: tokens in front of each example for which only a cache is kept.
     """
     order = sorted(range(len(encoded)), key=lambda i: (-len(encoded[i].ids), encoded[i].ids, encoded[i].rows))
     batches: list[list[int]] = []
@@ -75,7 +81,8 @@ def plan_batches(
         # Sorted by falling length: the first of a batch is its longest.
         longest = len(encoded[batches[-1][0]].ids) if batches else 0
         alike = bool(batches) and kind(longest) == kind(len(encoded[index].ids))
-        if alike and (len(batches[-1]) + 1) * longest <= budget:
+        size = len(batches[-1]) + 1 if alike else 0
+        if alike and size * longest <= budget and size * (cached + longest) <= CACHED_BUDGETS * budget:
             batches[-1].append(index)
         else:
             batches.append([index])

@@ -20,6 +20,7 @@ from torch import nn
 from concept_depth.errors import InputError
 from concept_depth.extraction import token_tree
 from concept_depth.extraction.batches import run_batch
+from concept_depth.extraction.prefix import check_prefix, shared_tokens
 from concept_depth.extraction.tree_check import check_trees, relative_error, run_single
 from concept_depth.extraction.tree_forward import wanted_part, windows
 from concept_depth.subjects.attention import float_dtype
@@ -99,8 +100,9 @@ def doctor(subject: Subject) -> Diagnosis:
         subject: a language model.
 
     Returns:
-        A check each for: rows finite; batched equals single; padded equals unpadded; trees equal single passes;
-        hooks equal the model's own hidden states, and what their last entry is; massive activations.
+        A check each for: rows finite; batched equals single; padded equals unpadded; trees equal single passes,
+        and where they do not, whether the network goes on rightly from its own cache; hooks equal the model's own
+        hidden states, and what their last entry is; massive activations.
 
     Raises:
         InputError: the subject reads no text.
@@ -118,6 +120,8 @@ def doctor(subject: Subject) -> Diagnosis:
             _padded(subject, ear, examples, single, tolerance),
             _trees(subject, ear, examples),
         ]
+        if checks[-1].verdict != "pass":
+            checks.append(_prefix(subject, ear, examples))
     checks += [_hidden_states(subject, single, examples, tolerance), _massive(single)]
     return Diagnosis(subject.describe(), str(subject.device), tuple(checks))
 
@@ -193,8 +197,15 @@ def _trees(subject: Subject, ear: Listener, examples: Sequence[Encoded]) -> Chec
         distinct = token_tree.distinct_tokens([wanted_part(example) for example in examples])
         said = f"{verdict.reason}; {sum(len(e.ids) for e in examples)} tokens computed as {distinct}"
         return Check(name, "pass", said, verdict.tree_error, verdict.tolerance)
-    said = f"{verdict.reason}; the plain path is used"
-    return Check(name, "note", said, verdict.tree_error, verdict.tolerance)
+    return Check(name, "note", f"{verdict.reason}; no trees are used", verdict.tree_error, verdict.tolerance)
+
+
+def _prefix(subject: Subject, ear: Listener, examples: Sequence[Encoded]) -> Check:
+    name = "one beginning, kept in the cache, equals single passes"
+    longest = sorted(examples, key=lambda example: -len(example.ids))
+    found = check_prefix(subject, ear, longest, shared_tokens(longest))
+    said = found["reason"] if found["right"] else f"{found['reason']}; plain batches are used"
+    return Check(name, "pass" if found["right"] else "note", said, found.get("error"), found.get("tolerance"))
 
 
 def _hidden_states(

@@ -1,4 +1,6 @@
-"""What is computed in which order: packs of a token tree or padded batches, in shards. Made before work starts.
+"""What is computed in which order: packs of a token tree, or padded batches (behind one shared beginning), in shards.
+
+Made before work starts.
 
 The plan depends on content and on settings that it records, never on the number of processes; it is kept beside
 the shards (`store`), so that a run which goes on computes the same units in the same way.
@@ -27,6 +29,7 @@ from concept_depth.extraction.batches import (
     token_budget,
 )
 from concept_depth.extraction.last_rows import last_mlp
+from concept_depth.extraction.prefix import PrefixRunner, behind, check_prefix, shared_tokens
 from concept_depth.extraction.store import Plan
 from concept_depth.extraction.tree_check import Verdict, check_trees, packs_to_check
 from concept_depth.extraction.tree_forward import TreeRunner, refusal, wanted_part
@@ -76,6 +79,7 @@ class Texts:
         self._averaged = any(len(example.rows) > 1 for example in encoded)
         # Rows that checking the tree has already computed.
         self._early: dict[Unit, Rows] = {}
+        self._prefix: PrefixRunner | None = None
 
     def key(self, described: Mapping[str, Any]) -> str:
         """The content that decides the numbers; `described` is what the subject says of itself now."""
@@ -83,7 +87,7 @@ class Texts:
         return content_key(described, self.layers, examples)
 
     def plan(self, about: dict[str, Any]) -> Plan:
-        """Packs where a tree pays and is right, else padded batches."""
+        """Packs where a tree pays and is right, else batches behind one beginning, likewise, else padded batches."""
         parts = [wanted_part(example) for example in self.encoded]
         tokens, distinct = sum(len(example.ids) for example in self.encoded), token_tree.distinct_tokens(parts)
         budget = token_budget(self.subject, self._batch_tokens)
@@ -94,14 +98,14 @@ class Texts:
         elif self._prefix_sharing == "auto" and distinct >= PAYS_BELOW * tokens:
             settings["reason"] = f"little is shared: {distinct} of {tokens} tokens are distinct"
         else:
-            units = self._packs(parts, settings)
+            units = self._packs(parts, settings) or self._behind_prefix(budget, settings)
         if units is None:
             units = plan_batches(self.encoded, budget, partial(rotary_kind, self.subject))
         width = getattr(getattr(self.subject.module, "config", None), "hidden_size", None)
         item = torch.finfo(float_dtype(self.subject.module)).bits // 8
         size = len(self.layers) * (width if isinstance(width, int) else 1024) * item
         shards = store.as_shards(units, size, SHARD_BYTES)
-        costs = [sum(self._cost(unit, settings["path"]) for unit in shard) for shard in shards]
+        costs = [sum(self._cost(unit, settings) for unit in shard) for shard in shards]
         return Plan(shards, costs, len(self.encoded), [layer.name for layer in self.layers], settings, about)
 
     def _packs(self, parts: list[tuple[int, ...]], settings: dict[str, Any]) -> list[list[int]] | None:
@@ -129,6 +133,25 @@ class Texts:
         settings |= {"path": "tree", "batch_tokens": budget}
         return packs
 
+    def _behind_prefix(self, budget: int, settings: dict[str, Any]) -> list[list[int]] | None:
+        """Batches behind the one beginning that all texts share; None where none is, or the network is not right.
+
+        Says into `settings` what was found.
+        """
+        length, tokens = shared_tokens(self.encoded), sum(len(example.ids) for example in self.encoded)
+        computed = tokens - length * (len(self.encoded) - 1)
+        if not length or (self._prefix_sharing == "auto" and computed >= PAYS_BELOW * tokens):
+            return None
+        rest = [behind(example, length) for example in self.encoded]
+        units = plan_batches(rest, budget, cached=length)
+        # The first batch holds the longest example.
+        with listen(self.subject, self.layers) as ear:
+            settings["prefix"] = check_prefix(self.subject, ear, [self.encoded[i] for i in units[0]], length)
+        if not settings["prefix"]["right"]:
+            return None
+        settings |= {"path": "prefix", "reason": f"{settings['reason']}; the network goes on from its own cache"}
+        return units
+
     def _tree_tokens(self) -> int:
         if self._batch_tokens == "auto":
             return TREE_TOKENS_CPU if self.subject.device.type == "cpu" else TREE_TOKENS_GPU
@@ -143,10 +166,11 @@ class Texts:
         width = getattr(getattr(self.subject.module, "config", None), "hidden_size", None) or 1024
         return token_tree.plan_packs(parts, budget=budget, pair_cost=0.0 if blocked else 1 / (4 * width))
 
-    def _cost(self, unit: Sequence[int], path: str) -> int:
-        if path == "tree":
+    def _cost(self, unit: Sequence[int], settings: dict[str, Any]) -> int:
+        if settings["path"] == "tree":
             return token_tree.distinct_tokens([wanted_part(self.encoded[i]) for i in unit])
-        return len(unit) * max(len(self.encoded[i].ids) for i in unit)
+        cached = settings["prefix"]["tokens"] if settings["path"] == "prefix" else 0
+        return len(unit) * max(len(self.encoded[i].ids) - cached for i in unit)
 
     def run(self, ear: Listener, unit: Sequence[int], settings: dict[str, Any]) -> Rows:
         """The rows of one unit, on the CPU; averages are float32, and so is then whatever stands beside them."""
@@ -156,6 +180,10 @@ class Texts:
     def _run(self, batch: list[Encoded], ear: Listener, settings: dict[str, Any]) -> Rows:
         if settings["path"] == "plain":
             return to_cpu(run_batch(self.subject, ear, batch))
+        if settings["path"] == "prefix":
+            if self._prefix is None:
+                self._prefix = PrefixRunner(self.subject, ear, batch[0].ids[: settings["prefix"]["tokens"]])
+            return to_cpu(self._prefix.run(ear, batch))
         verdict = Verdict.from_dict(settings["check"])
         assert verdict.form is not None
         mlp = self._mlp if verdict.narrowed else None

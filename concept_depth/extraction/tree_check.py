@@ -105,14 +105,11 @@ def check_trees(
     reason = refusal(subject, longest)
     if reason is not None:
         return Verdict(False, reason), []
-    chosen = [_witnesses(pack) for pack in packs]
-    witnesses = [pack[i] for pack, picked in zip(packs, chosen, strict=True) for i in picked]
-    single = run_single(subject, ear, witnesses)
-    dtype = float_dtype(subject.module)
-    known = dtype if dtype in FLOOR else torch.bfloat16
-    batch_error: float | None = None
-    tolerance = FLOOR[known]
+    chosen = [witnesses(pack) for pack in packs]
+    compared = [pack[i] for pack, picked in zip(packs, chosen, strict=True) for i in picked]
+    single = run_single(subject, ear, compared)
     failed = []
+    batch_error: float | None = None
     for form in forms(subject, longest):
         try:
             results, narrowed = _run(subject, ear, packs, form, mlp)
@@ -126,10 +123,7 @@ def check_trees(
             for name in single
         }
         error_ = relative_error(found, single)
-        if error_ > tolerance and batch_error is None:
-            # Only now is it worth asking how much batching itself changes.
-            batch_error = relative_error(run_batch(subject, ear, witnesses), single)
-            tolerance = min(max(ALLOWED_TIMES_BATCHED * batch_error, tolerance), CEILING[known])
+        tolerance, batch_error = allowed_error(subject, ear, compared, single, error_, batch_error)
         right = error_ <= tolerance
         said = str(form) if right else f"{form}: a tree differs from single passes by {error_:.1e}"
         verdict = Verdict(right, said, _finite(error_), _finite(batch_error), tolerance, form, blocked, narrowed)
@@ -137,6 +131,35 @@ def check_trees(
             return verdict, rows
         failed.append(verdict)
     return min(failed, key=lambda verdict: verdict.tree_error or float("inf")), []
+
+
+def allowed_error(
+    subject: Subject,
+    ear: Listener,
+    examples: Sequence[Encoded],
+    single: Rows,
+    error: float,
+    batch_error: float | None = None,
+) -> tuple[float, float | None]:
+    """What rounding may do: a floor, or where `error` lies above it, a few times what batching does.
+
+    Args:
+        subject: the network.
+        ear: an open listener on it.
+        examples: those that were compared.
+        single: their rows in single passes.
+        error: what was measured.
+        batch_error: what batching does to them, where it is known.
+
+    Returns:
+        The largest relative difference that is allowed, and what batching does, where it was needed.
+    """
+    dtype = float_dtype(subject.module)
+    known = dtype if dtype in FLOOR else torch.bfloat16
+    if error > FLOOR[known] and batch_error is None:
+        batch_error = relative_error(run_batch(subject, ear, examples), single)
+    allowed = 0.0 if batch_error is None else min(ALLOWED_TIMES_BATCHED * batch_error, CEILING[known])
+    return max(allowed, FLOOR[known]), batch_error
 
 
 def _run(
@@ -156,22 +179,39 @@ def _run(
 
 
 def packs_to_check(packs: Sequence[Sequence[Encoded]]) -> list[int]:
-    """Numbers of the pack with the most tokens and the one with the longest example; often they are one."""
+    """Numbers of the packs with the most tokens, with the longest example, and with the most examples.
+
+    Often they are one. The last must not be left out: a pack of one long example is a plain sequence, on which
+    every network is right.
+    """
     sizes = [token_tree.distinct_tokens([wanted_part(example) for example in pack]) for pack in packs]
     depths = [max(len(wanted_part(example)) for example in pack) for pack in packs]
-    return sorted({sizes.index(max(sizes)), depths.index(max(depths))})
+    counts = [len(pack) for pack in packs]
+    return sorted({values.index(max(values)) for values in (sizes, depths, counts)})
 
 
-def _witnesses(pack: Sequence[Encoded]) -> list[int]:
-    """The last example in the tree's order, the longest, and if these are one, the first; and the shortest.
+def witnesses(pack: Sequence[Encoded]) -> list[int]:
+    """Examples to compare, few, as each runs alone, but such that whatever a network does to a tree shows in one.
 
-    Few, as each runs alone. The first path of a tree is a plain sequence; the last stands farthest from where its
-    position says; a short one shows what longer ones do to all that share a pass with them.
+    The last in the tree's order and the longest, or if these are one, the first; the shortest, since it shows what
+    longer ones do to all that share a pass with them; and two that branch off shortly before their end, far behind
+    the row that they branch from: there a distance in rows is least like a distance on the path.
     """
     order = sorted(range(len(pack)), key=lambda i: wanted_part(pack[i]))
     longest = max(range(len(pack)), key=lambda i: (len(pack[i].ids), -i))
     shortest = min(range(len(pack)), key=lambda i: (len(pack[i].ids), i))
-    return sorted({order[-1], longest if longest != order[-1] else order[0], shortest})
+    chosen = {order[-1], longest if longest != order[-1] else order[0], shortest}
+    parts = [wanted_part(pack[i]) for i in order]
+    tree = token_tree.grow(parts)
+    branches = []  # (own tokens, rows between the first of them and its parent, example)
+    for place, shared in enumerate(token_tree.shared_lengths(parts).tolist()):
+        own = len(parts[place]) - shared
+        first = int(tree.leaf[place]) - own + 1
+        if shared and own and first - int(tree.parent[first]) > 1:
+            branches.append((own, first - int(tree.parent[first]), order[place]))
+    if branches:
+        chosen |= {min(branches, key=lambda b: (b[0], -b[1]))[2], max(branches, key=lambda b: b[1] / b[0])[2]}
+    return sorted(chosen)
 
 
 def _finite(value: float | None) -> float | None:

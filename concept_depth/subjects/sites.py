@@ -173,6 +173,7 @@ class Listener:
         self._heard: dict[str, torch.Tensor] = {}
         self._shape: tuple[int, int] | None = None
         self._pick: Pick | None = None
+        self._deaf = False
         # A network that is spread over memories moves weights back behind each pass, so it must run to its end; and
         # one that is no language model, whose blocks are known to run once, so that a part that runs again is seen.
         self._stop = subject.takes_text and not any(
@@ -205,7 +206,18 @@ class Listener:
 
         return hook
 
+    @contextmanager
+    def deaf(self) -> Iterator[None]:
+        """Passes inside are not listened to, and run to their end."""
+        self._deaf = True
+        try:
+            yield
+        finally:
+            self._deaf = False
+
     def _hear(self, names: list[str], tensor: torch.Tensor | None) -> None:
+        if self._deaf:
+            return
         for name in names:
             if tensor is None:
                 raise InputError(f"{self._subject.name}: no tensor passes at layer {name}; leave it out")
