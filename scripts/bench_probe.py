@@ -76,11 +76,11 @@ def grids(acts: Activations, layers: list[str], values: int, folds: int) -> Iter
         yield Grid(X, y, weight, C, best.objective)
 
 
-def time_ours(grid: Grid, tol: float) -> tuple[float, Matrix]:
-    """Seconds for the whole grid, and the objectives."""
+def time_ours(grid: Grid, tol: float, device: str) -> tuple[float, Matrix]:
+    """Seconds for the whole grid, to the device and back, and the objectives."""
     Y = np.repeat(grid.y[:, None], len(grid.C), 1)
     start = time.perf_counter()
-    found = solve_logistic(grid.X, Y, C=grid.C, sample_weight=grid.weight, tol=tol)
+    found = solve_logistic(grid.X, Y, C=grid.C, sample_weight=grid.weight, tol=tol, device=device)
     seconds = time.perf_counter() - start
     return seconds, np.array([grid.objective(b, found.coef[:, b], found.intercept[b]) for b in range(len(grid.C))])
 
@@ -127,7 +127,7 @@ def bench_grid(acts: Activations, title: str, args: argparse.Namespace) -> list[
         best = grid.best.copy()
         for _, objective in theirs.values():
             best[chosen] = np.minimum(best[chosen], objective)
-        seconds, objective = time_ours(grid, args.tol)
+        seconds, objective = time_ours(grid, args.tol, args.device)
         best = np.minimum(best, objective)
         ours.append((seconds, len(grid.C)))
         excess.setdefault("ours", []).extend(zip(grid.C, objective / best - 1, strict=True))
@@ -145,12 +145,12 @@ def bench_grid(acts: Activations, title: str, args: argparse.Namespace) -> list[
     return rows
 
 
-def bench_default(acts: Activations, title: str, layers: int) -> list[list[str]]:
+def bench_default(acts: Activations, title: str, layers: int, device: str) -> list[list[str]]:
     """Rows of the table for the default path: seconds for all the layers measured."""
     names = _spread(list(acts.names), layers)
     some = Activations.from_arrays({name: acts[name] for name in names}, acts.labels, groups=acts.groups)
     start = time.perf_counter()
-    scores = score_layers(some, random_state=0)
+    scores = score_layers(some, random_state=0, device=device)
     ours = time.perf_counter() - start
     seconds, fits = 0.0, 0
     part = np.arange(len(acts.labels)) % 5
@@ -199,6 +199,9 @@ def main() -> None:
     parser.add_argument("--values", type=int, default=10, help="values of C, from 1e-5 to 1e4")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--tol", type=float, default=1e-6)
+    parser.add_argument(
+        "--device", default="cpu", help="where ours computes: cpu, cuda, … (scikit-learn: always the CPU)"
+    )
     parser.add_argument("--default-path", action="store_true", help="also time score_layers as it comes")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -212,17 +215,17 @@ def main() -> None:
         else:
             n, d = (int(part) for part in what.split("x"))
             acts = synthetic(n, d, max(1, args.layers))
-        _warm_up()
+        _warm_up(args.device)
         rows = bench_grid(acts, what, args) if args.solvers else []
-        rows += bench_default(acts, what, args.layers) if args.default_path else []
+        rows += bench_default(acts, what, args.layers, args.device) if args.default_path else []
         for row in rows:
             print("| " + " | ".join(row) + " |", flush=True)
 
 
-def _warm_up() -> None:
+def _warm_up(device: str) -> None:
     """Load the libraries and start their threads."""
     X, y = np.random.default_rng(0).normal(size=(200, 50)).astype(np.float32), np.arange(200) % 2
-    solve_logistic(X, np.repeat(y[:, None], 20, 1), C=np.logspace(-3, 3, 20))
+    solve_logistic(X, np.repeat(y[:, None], 20, 1), C=np.logspace(-3, 3, 20), device=device)
     LogisticRegression().fit(X, y)
 
 
