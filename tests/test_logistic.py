@@ -5,7 +5,10 @@ import pytest
 import torch
 from scipy.optimize import minimize
 from scipy.special import logsumexp
+from sklearn.datasets import load_digits, load_iris, load_wine
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.preprocessing import StandardScaler
 
 from concept_depth.errors import InputError
 from concept_depth.probing.logistic import rotation_of, solve_logistic
@@ -301,3 +304,24 @@ def test_layers_of_equal_rows_with_rounding_noise_are_fitted(size):
     found = solve_logistic(X, np.repeat(y[:, None], 3, 1), C=np.array([1e-3, 1.0, 1e3]))
     assert found.converged.all()
     assert found.objective == pytest.approx(100 * np.log(2) * np.array([1e-3, 1.0, 1e3]), rel=1e-3)
+
+
+@pytest.mark.parametrize("C", [1.0, 100.0, 1e4])
+@pytest.mark.parametrize("data", [load_wine, load_iris])
+def test_many_classes_at_a_weak_penalty_stop_at_the_minimum_or_say_no(data, C):
+    """L-BFGS's own estimate of the distance called points converged that lay 2 % above the minimum."""
+    X, y = data(return_X_y=True)
+    X = StandardScaler().fit_transform(X)
+    theirs = LogisticRegression(C=C, solver="newton-cholesky", tol=1e-11, max_iter=1000).fit(X, y)
+    minimum = 0.5 * (theirs.coef_**2).sum() + C * log_loss(y, theirs.predict_proba(X), normalize=False)
+    for dtype in (np.float32, np.float64):
+        found = solve_logistic(X.astype(dtype), y[:, None], C=C, n_classes=3)
+        assert found.converged.all()
+        assert abs(found.objective[0] / minimum - 1) < 1e-5
+
+
+def test_many_classes_that_are_not_solved_are_not_called_so():
+    X, y = load_digits(return_X_y=True)
+    X, y = StandardScaler().fit_transform(X[:600]), y[:600]
+    found = solve_logistic(X, y[:, None], C=1e5, n_classes=10, max_iter=60)
+    assert not found.converged.any()
