@@ -130,7 +130,8 @@ def find_depth(
         InputError: there is no such rule, or references or scores do not fit it.
     """
     parsed = check_rule(rule)
-    _check(references, min_gain)
+    check_min_gain(min_gain)
+    _check(references)
     reading = Reading.of(scores, parsed)
     bar = nulls.threshold(reading.null_max) if len(reading.null_max) else None
     position = reading.position() if reading.is_read(min_gain) else None
@@ -162,9 +163,13 @@ def find_depth(
     )
 
 
-def _check(references: object, min_gain: object) -> None:
+def check_min_gain(min_gain: object) -> None:
+    """Raise an InputError where `min_gain` is none that `find_depth` takes."""
     if isinstance(min_gain, bool) or not isinstance(min_gain, Real) or not 0 <= float(min_gain) < 1:
         raise InputError(f"min_gain={min_gain!r} is not allowed; give a number from 0 to 1, 0.05 by default")
+
+
+def _check(references: object) -> None:
     if references is None:
         return
     if not isinstance(references, Mapping) or not all(isinstance(x, LayerScores) for x in references.values()):

@@ -177,12 +177,20 @@ def check_job(model: str, concept: str, settings: Settings) -> Concept:
     Raises:
         InputError: the model or concept is not to be found, or settings or groups do not fit.
     """
+    from concept_depth.depth import check_min_gain
+    from concept_depth.extraction.batches import check_batch_tokens
     from concept_depth.probing.protocol import check_settings
     from concept_depth.rules import check_rule
-    from concept_depth.subjects.huggingface import resolve
+    from concept_depth.subjects.anchoring import check_two_classes
+    from concept_depth.subjects.huggingface import check_max_length, resolve
+    from concept_depth.subjects.loading import check_loading
     from concept_depth.subjects.sites import check_site_and_position
 
     check_rule(settings.rule)
+    check_min_gain(settings.min_gain)
+    check_batch_tokens(settings.batch_tokens)
+    check_max_length(settings.max_length)
+    check_loading(dtype=settings.dtype, device=settings.device, quantization=settings.quantization)
     check_site_and_position(settings.site, settings.position)
     loaded = read_concept(concept, settings)
     check_settings(
@@ -198,6 +206,8 @@ def check_job(model: str, concept: str, settings: Settings) -> Concept:
         random_state=settings.seed,
         classes=loaded.classes,
     )
+    if settings.anchoring:
+        check_two_classes(loaded)
     resolve(model, revision=settings.revision)
     return loaded
 

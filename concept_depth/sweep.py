@@ -237,8 +237,15 @@ def _key(job: Job, concept: Concept) -> str:
 
 
 def _is_done(job: Job, concept: Concept, out: Path) -> bool:
-    path = out / job.folder / DONE
-    return path.is_file() and files.read_json(path).get("key") == _key(job, concept)
+    """Whether a folder holds this job's results; damaged ones are measured again."""
+    folder = out / job.folder
+    if not (folder / DONE).is_file():
+        return False
+    try:
+        files.read_json(folder / "record.json")
+        return bool(files.read_json(folder / DONE).get("key") == _key(job, concept))
+    except InputError:
+        return False
 
 
 def _check_own_folders(jobs: Sequence[Job], out: Path) -> None:

@@ -1,6 +1,7 @@
 """The command line: what it prints, what it writes, and one clear sentence for each thing a user can get wrong."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -47,6 +48,25 @@ def test_a_run_prints_a_table_and_writes_everything(tiny_model, examples, tmp_pa
     assert result["depth"]["total"] == 3
 
 
+def test_a_damaged_record_is_measured_again(tiny_model, examples, tmp_path, capsys):
+    command = [
+        "run",
+        tiny_model,
+        examples,
+        "--out",
+        tmp_path / "out",
+        "--permutations",
+        0,
+        "--no-cache",
+        "--quiet",
+    ]
+    assert run(command, capsys)[0] == 0
+    record = tmp_path / "out" / "parity" / "record.json"
+    os.truncate(record, 100)
+    assert run(command, capsys)[0] == 0
+    assert json.loads(record.read_text())["concept"]["name"] == "parity"
+
+
 def test_results_of_another_model_are_not_written_over(tiny_model, examples, tmp_path, capsys):
     other = tmp_path / "other"
     shutil.copytree(tiny_model, other)
@@ -67,6 +87,30 @@ def test_a_dry_run_checks_everything_and_writes_nothing(tiny_model, examples, tm
     assert code == 0
     assert "to do" in printed
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--dtype", "float8"),
+        ("--device", "gpu"),
+        ("--quantization", "int3"),
+        ("--max-length", 0),
+        ("--batch-tokens", "many"),
+        ("--min-gain", 2),
+        ("--min-gain", "nan"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_would(option, value, tiny_model, examples, tmp_path, capsys):
+    command = ["run", tiny_model, examples, "--out", tmp_path / "out", option, value]
+    dry = assert_refused([*command, "--dry-run"], capsys)
+    assert assert_refused(command, capsys) == dry, "at once, and in the same words"
+    assert not (tmp_path / "out").exists()
+
+
+def test_anchoring_of_three_classes_is_refused_before_anything_is_measured(tiny_model, tmp_path, capsys):
+    path = write(tmp_path / "three.jsonl", [{**row, "label": i % 3} for i, row in enumerate(GOOD)])
+    assert_refused(["run", tiny_model, path, "--out", tmp_path / "out", "--anchoring", "--dry-run"], capsys)
 
 
 def test_a_config_file_equals_flags_and_what_is_typed_wins(tiny_model, examples, tmp_path, capsys):
@@ -201,3 +245,4 @@ def assert_refused(arguments, capsys):
     assert "Traceback" not in complaint
     assert len(sentences[0]) > len("concept-depth: ") + 15
     assert not printed
+    return sentences[0]

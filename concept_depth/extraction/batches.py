@@ -33,9 +33,17 @@ def token_budget(subject: Subject, batch_tokens: int | str) -> int:
         if not subject.takes_text:
             return AUTO_ARRAYS
         return AUTO_TOKENS_CPU if subject.device.type == "cpu" else AUTO_TOKENS_GPU
+    check_batch_tokens(batch_tokens)
+    assert isinstance(batch_tokens, int)
+    return batch_tokens
+
+
+def check_batch_tokens(batch_tokens: int | str) -> None:
+    """Raise an InputError where `batch_tokens` is neither "auto" nor a positive whole number."""
+    if batch_tokens == "auto":
+        return
     if isinstance(batch_tokens, bool) or not isinstance(batch_tokens, int) or batch_tokens < 1:
         raise InputError(f"batch_tokens {batch_tokens!r} is no size; give a whole number of 1 or more, or 'auto'")
-    return batch_tokens
 
 
 def rotary_kind(subject: Subject, length: int) -> tuple[int, ...]:

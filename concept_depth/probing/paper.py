@@ -105,7 +105,15 @@ def score_paper(
         C_chosen=np.ones((L, 1)),
         at_edge=np.zeros(L),
         n_fits=L,
-        settings={**settings, "splits": "paper", "standardize": False, "C": 1.0, "permutations": 0},
+        settings={
+            **settings,
+            "splits": "paper",
+            "cv": "60/40",
+            "repeats": 1,
+            "standardize": False,
+            "C": 1.0,
+            "permutations": 0,
+        },
         audit={**leaks.audit_groups(labels, groups, splits), "naive_curve": curve.tolist(), "naive_C": 1.0},
         provenance=dict(acts.provenance),
     )

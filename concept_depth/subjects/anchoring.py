@@ -88,8 +88,7 @@ def anchor(
     Raises:
         InputError: not two classes, no texts, no head, or spellings that begin with the same tokens.
     """
-    if len(concept.classes) != 2:
-        raise InputError(f"{concept.name} has {len(concept.classes)} classes; anchoring asks about two")
+    check_two_classes(concept)
     if subject.model is None or not isinstance(subject.reader, TokenReader):
         raise InputError(f"{subject.name} has no language-model head to ask; use from_pretrained or from_model")
     head: Any = getattr(subject.model, "get_output_embeddings", lambda: None)()
@@ -110,6 +109,12 @@ def anchor(
     encoded = reader.encode(concept.inputs, before=before, after=after + question, spans=None)
     log_2N = _answers(subject, encoded, [sorted(part) for part in ids])
     return _judge(log_2N, concept, question, words)
+
+
+def check_two_classes(concept: Any) -> None:
+    """Raise an InputError where a concept has not the two classes that a yes/no question needs."""
+    if len(concept.classes) != 2:
+        raise InputError(f"{concept.name} has {len(concept.classes)} classes; anchoring asks about two")
 
 
 def default_spellings(name: str) -> tuple[str, ...]:

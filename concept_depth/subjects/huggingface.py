@@ -177,10 +177,15 @@ def _subject(
     )
 
 
-def _check_reading(tokenizer: Any, max_length: Any) -> None:
+def check_max_length(max_length: Any) -> None:
+    """Raise an InputError where `max_length` is neither None nor a positive whole number."""
     whole = isinstance(max_length, Integral) and not isinstance(max_length, bool)
     if max_length is not None and not (whole and max_length >= 1):
         raise InputError(f"max_length {max_length!r} is no length; give a whole number of 1 or more")
+
+
+def _check_reading(tokenizer: Any, max_length: Any) -> None:
+    check_max_length(max_length)
     if not callable(tokenizer):
         raise InputError(f"{tokenizer!r} is no tokenizer; give the one that AutoTokenizer.from_pretrained makes")
 

@@ -157,6 +157,15 @@ def _adapter_hash(model: Any) -> str:
     return tensors_hash(get_peft_model_state_dict(model, save_embedding_layers=False))
 
 
+def check_loading(*, dtype: str, device: str, quantization: str | None) -> None:
+    """Raise an InputError where a model could not be loaded in this way, here, whichever it is."""
+    precision = _dtype(dtype, _device(device))
+    if quantization is not None:
+        from concept_depth.subjects.quantize import bitsandbytes_config
+
+        bitsandbytes_config(quantization, precision)
+
+
 def _device(device: str) -> torch.device:
     if device == "auto":
         return default_device()
