@@ -7,7 +7,7 @@ differ in width, and each is read only when asked for, so that one layer of a la
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -140,6 +140,8 @@ class Activations(Mapping[str, FloatMatrix]):
             InputError: no layer, lengths that differ, a matrix that is not finite, fewer than two classes, a
                 provenance that is no JSON.
         """
+        if not isinstance(layers, Mapping | Iterable):
+            raise InputError(f"layers must be matrices, one a layer, not {type(layers).__name__}")
         named = dict(layers) if isinstance(layers, Mapping) else {str(i): m for i, m in enumerate(layers)}
         matrices = {str(name): _as_matrix(str(name), matrix) for name, matrix in named.items()}
         if not matrices:
@@ -242,6 +244,14 @@ def _as_list(name: str, values: npt.ArrayLike) -> npt.NDArray[Any]:
     array = as_numpy(values) if hasattr(values, "detach") else np.asarray(values)
     if array.ndim != 1:
         raise InputError(f"the {name} have shape {array.shape}; give a flat list with one for each example")
+    missing = sum(value is None or value != value for value in array.tolist())
+    if missing:
+        raise InputError(f"{missing} of the {name} are missing (None or NaN); leave these examples out")
+    try:
+        np.unique(array)
+    except TypeError as error:
+        kinds = ", ".join(sorted({type(value).__name__ for value in array.tolist()}))
+        raise InputError(f"the {name} are of several kinds ({kinds}); give them all as one kind") from error
     return array
 
 
@@ -261,8 +271,11 @@ def _as_plain(provenance: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_matrix(name: str, matrix: npt.ArrayLike) -> FloatMatrix:
-    array = as_numpy(matrix) if hasattr(matrix, "detach") else np.asarray(matrix)
-    if array.ndim != 2 or array.dtype.kind not in "fiub":
+    try:
+        array = as_numpy(matrix) if hasattr(matrix, "detach") else np.asarray(matrix)
+    except ValueError as error:  # rows of unlike length
+        raise InputError(f"layer {name!r} is no matrix ({error}); give (examples, hidden) numbers") from error
+    if array.ndim != 2 or not array.shape[1] or array.dtype.kind not in "fiub":
         raise InputError(f"layer {name!r} has shape {array.shape}; give a matrix (examples, hidden) of numbers")
     if array.dtype.kind != "f" or array.dtype.itemsize < 4:
         array = array.astype(np.float32)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from concept_depth.errors import InputError
-from concept_depth.intervals import Reading, readable_layers
+from concept_depth.intervals import WIDEST, Reading, readable_layers
 from concept_depth.probing.bootstrap import Resampler
 from concept_depth.probing.scores import LayerScores
 from concept_depth.rules import Rule, check_rule
@@ -39,6 +39,8 @@ class Comparison:
         rule: by which depth was read.
         depth_a: depth of a, or None where the rule names no layer or the verdict is `never`.
         depth_b: depth of b, likewise.
+        interval_a: 95 % interval of the depth of a by itself, as `find_depth` gives it; None where it gives none.
+        interval_b: of b, likewise.
         delta_depth: difference of the two; None where either is None.
         delta_depth_interval: its 95 % interval over resampled groups.
         p_depth: p-value of no difference in depth (sign flips over groups; unpaired: from the bootstrap).
@@ -54,6 +56,8 @@ class Comparison:
     rule: str
     depth_a: float | None
     depth_b: float | None
+    interval_a: tuple[float, float] | None
+    interval_b: tuple[float, float] | None
     delta_depth: float | None
     delta_depth_interval: tuple[float, float] | None
     p_depth: float | None
@@ -72,6 +76,10 @@ class Comparison:
         else:
             low, high = self.delta_depth_interval
             depth = f"Δdepth {self.delta_depth:+.2f} (95% {low:+.2f} to {high:+.2f}, p = {self.p_depth:.3f})"
+        for which, interval in (("first", self.interval_a), ("second", self.interval_b)):
+            # What resampling moves alike on both sides says nothing of how well either depth is known.
+            if interval is not None and interval[1] - interval[0] > WIDEST:
+                depth += f", but the {which} depth may lie anywhere from {interval[0]:.2f} to {interval[1]:.2f}"
         low, high = self.delta_peak_interval
         peak = f"Δpeak {self.delta_peak:+.3f} (95% {low:+.3f} to {high:+.3f}, p = {self.p_peak:.3f})"
         return f"{depth}; {peak}; {'paired' if self.paired else 'unpaired'}, {self.n_groups} groups"
@@ -100,6 +108,9 @@ def compare(a: LayerScores, b: LayerScores, *, rule: str = "within:0.9", random_
         InputError: the two are scored by different metrics, no layer of one converged, or the rule cannot be
             resampled.
     """
+    for scores in (a, b):
+        if not isinstance(scores, LayerScores):
+            raise InputError(f"{type(scores).__name__} is no LayerScores; give what score_layers returns, twice")
     chosen = check_rule(rule)
     if chosen.name == "separable":
         raise InputError("the rule 'separable' has no interval; compare by 'within:0.9', 'onset' or 'peak'")
@@ -133,6 +144,8 @@ def compare(a: LayerScores, b: LayerScores, *, rule: str = "within:0.9", random_
         rule=rule,
         depth_a=depths[0],
         depth_b=depths[1],
+        interval_a=sides[0].interval(),
+        interval_b=sides[1].interval(),
         delta_depth=delta,
         delta_depth_interval=None if delta is None or not len(known_depth) else _interval(known_depth),
         p_depth=None if delta is None else p_depth,
@@ -171,6 +184,13 @@ class _Side:
         """Depth as a fraction; None where `find_depth` names no layer."""
         position = self.reading.position() if self.reading.is_read() else None
         return None if position is None else float(self._fraction(np.array([position]))[0])
+
+    def interval(self) -> tuple[float, float] | None:
+        """The interval of `find_depth` as fractions; None where it gives none."""
+        known = self.depth() is not None and not self.reading.in_sample
+        ends = self.reading.interval() if known else None
+        total = max(self.plain.scores.total, 1)
+        return None if ends is None else (ends[0] / total, ends[1] / total)
 
     def read(
         self, weight: npt.NDArray[Any], repeat: npt.NDArray[np.int64] | None, *, seed: int

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from concept_depth.errors import InputError
-from concept_depth.intervals import MIN_GAIN, Reading, first_above, rising_regions
+from concept_depth.intervals import MIN_GAIN, WIDEST, Reading, first_above, rising_regions
 from concept_depth.probing import nulls
 from concept_depth.probing.scores import LayerScores
 from concept_depth.rules import check_rule, converging_layer, jumping_layer
@@ -25,8 +25,6 @@ from concept_depth.rules import check_rule, converging_layer, jumping_layer
 __all__ = ["Depth", "check_rule", "converging_layer", "find_depth", "jumping_layer"]
 
 FloatArray = npt.NDArray[np.float64]
-
-WIDEST = 1 / 3  # share of the network's depth beyond which an interval says too little
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +128,8 @@ def find_depth(
         InputError: there is no such rule, or references or scores do not fit it.
     """
     parsed = check_rule(rule)
+    if not isinstance(scores, LayerScores):
+        raise InputError(f"{type(scores).__name__} is no LayerScores; give what score_layers returns")
     check_min_gain(min_gain)
     _check(references)
     reading = Reading.of(scores, parsed)

@@ -33,6 +33,7 @@ Z_FIRST = 1.644854  # one-sided: only the true depth itself can be missed from t
 Z_LAST = 2.241403  # one-sided and for two layers: each layer shortly before the true depth can err on this side
 LEVEL = 0.05
 MIN_GAIN = 0.05  # over the best constant prediction, below which a concept counts as not read
+WIDEST = 1 / 3  # share of the network's depth beyond which an interval says too little
 
 
 def readable_layers(scores: LayerScores) -> npt.NDArray[np.bool_]:

@@ -190,7 +190,10 @@ def converging_layer(accuracy: npt.ArrayLike, *, as_printed: bool = False) -> in
 
 def _rates(accuracy: npt.ArrayLike) -> FloatArray:
     """β_i = α_i / α_(i−1) for i = 1 … d − 1."""
-    curve = np.asarray(accuracy, dtype=np.float64)
+    try:
+        curve = np.asarray(accuracy, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"a curve needs finite accuracies, one a block; got {accuracy!r}"[:200]) from error
     if curve.ndim != 1 or len(curve) < 2 or not np.isfinite(curve).all():
         raise InputError(f"a curve needs two or more finite accuracies, one a block; got shape {curve.shape}")
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -48,6 +48,19 @@ def test_a_measurement_does_not_differ_from_itself():
     assert same.p_peak == 1
 
 
+def test_a_depth_that_is_hardly_known_is_called_so():
+    weak = [
+        score_layers(planted(3, noise=5.0, seed=seed), C=0.1, permutations=0, random_state=0) for seed in range(6)
+    ]
+    wide = next(s for s in weak if find_depth(s).verdict == "unstable")
+    same = compare(wide, wide)
+    low, high = find_depth(wide).interval
+    assert same.interval_a == same.interval_b == (low, high)
+    assert same.delta_depth_interval == (0, 0)
+    assert f"the second depth may lie anywhere from {low:.2f} to {high:.2f}" in str(same)
+    assert "anywhere" not in str(compare(scored(3), scored(3)))
+
+
 def test_other_examples_are_compared_apart():
     apart = compare(scored(2), scored(4, n=200))
     assert not apart.paired

@@ -140,7 +140,7 @@ def test_taking_keeps_groups_whole():
         assert set(np.unique(taken.groups, return_counts=True)[1]) == {2}
         assert taken.inputs == concept().take(n).inputs
     assert len(concept().take(400)) == 40
-    with pytest.raises(InputError, match="give a number of 1 or more"):
+    with pytest.raises(InputError, match="give a whole number of 1 or more"):
         concept().take(0)
     with pytest.raises(InputError, match="leave a class empty"):
         concept().take(1)

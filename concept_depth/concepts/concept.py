@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,10 @@ class Concept:
 
     def __post_init__(self) -> None:
         inputs = self.inputs
+        given: dict[str, Any] = {"inputs": inputs, "classes": self.classes}
+        for what, values in given.items():
+            if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+                raise InputError(f"concept {self.name!r} has {what} of kind {type(values).__name__}; give a list")
         if isinstance(inputs, np.ndarray) and inputs.ndim == 1 and inputs.dtype.kind in "UOT":
             inputs = inputs.tolist()  # texts, as pandas and numpy hold them
         if not isinstance(inputs, np.ndarray):
@@ -200,6 +205,9 @@ class Concept:
             return np.flatnonzero(indices)
         if indices.size and indices.dtype.kind not in "iu":
             raise InputError(f"examples cannot be selected by {indices.dtype}; give indices, or a mask")
+        outside = indices[(indices < -len(self)) | (indices >= len(self))]
+        if outside.size:
+            raise InputError(f"there is no example {outside[0]} in {self.name!r}; it has 0 to {len(self) - 1}")
         return indices.astype(np.int64)
 
     def balanced(self, *, random_state: int = 0) -> Concept:
@@ -227,8 +235,9 @@ class Concept:
         Raises:
             InputError: `n` is not positive, or so small that a class is left without examples.
         """
-        if n < 1:
-            raise InputError(f"cannot take {n} examples; give a number of 1 or more")
+        given: Any = n
+        if isinstance(given, bool) or not isinstance(given, Integral) or n < 1:
+            raise InputError(f"cannot take {n} examples; give a whole number of 1 or more")
         if n >= len(self):
             return self
         groups = np.arange(len(self)) if self.groups is None else self.groups

@@ -23,6 +23,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from numbers import Integral
 from typing import Any
 
 from concept_depth.concepts.concept import Concept
@@ -91,6 +92,11 @@ def perturb(concept: Concept, noise: str, *, random_state: int = 0) -> Concept:
     Raises:
         InputError: the concept holds no texts, the noise is unknown or out of range, or it changes nothing.
     """
+    given: tuple[Any, Any, Any] = (concept, noise, random_state)
+    if not isinstance(given[0], Concept) or not isinstance(given[1], str):
+        raise InputError("perturb takes a concept and the name of a noise, as in perturb(concept, 'letters')")
+    if isinstance(given[2], bool) or not isinstance(given[2], Integral) or random_state < 0:
+        raise InputError(f"random_state={random_state!r} is no seed; give a whole number of 0 or more")
     if not concept.is_text:
         raise InputError(f"concept {concept.name!r} holds arrays; noise needs texts")
     disturbed = concept

@@ -92,6 +92,11 @@ def collect(
         InputError: the concept does not fit the network, a setting is none that exists, or a cache is wanted for a
             network in which code of the caller's runs (a hook, `encode`, `pool`): no key could tell what it does.
     """
+    if not isinstance(subject, Subject) or not isinstance(concept, Concept):
+        raise InputError(
+            f"collect takes a subject and a concept, not {type(subject).__name__} and {type(concept).__name__}; give "
+            "what from_pretrained and load_concept return, or cd.Concept(name=…, inputs=…, labels=…, classes=…)"
+        )
     wanted = subject.select(layers)
     if prefix_sharing not in ("auto", True, False):
         raise InputError(f"prefix_sharing {prefix_sharing!r} is none that exists; give 'auto', True or False")

@@ -75,6 +75,11 @@ def score_layers(
     Raises:
         InputError: a setting is not allowed, examples or groups are too few, or a layer holds NaN or infinity.
     """
+    if not isinstance(acts, Activations):
+        raise InputError(
+            f"score_layers takes Activations, not {type(acts).__name__}; give what collect returns, or "
+            "Activations.from_arrays(matrices, labels)"
+        )
     labels, groups = np.asarray(acts.labels, np.int64), np.asarray(acts.groups, np.int64)
     given: dict[str, Any] = {"repeats": repeats, "C": C, "standardize": standardize, "permutations": permutations}
     settings = {

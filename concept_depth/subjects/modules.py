@@ -48,6 +48,8 @@ def matching(module: nn.Module, patterns: Sequence[str]) -> list[str]:
     Raises:
         InputError: a pattern matches nothing.
     """
+    if not patterns:
+        raise InputError("no layer was asked for; give layers='*' or names of modules")
     known = [name for name, _ in module.named_modules() if name]
     candidates = known if INPUT in known else [INPUT, *known]
     chosen: set[str] = set()
