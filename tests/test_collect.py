@@ -254,3 +254,10 @@ def test_texts_and_arrays_go_to_the_networks_that_take_them():
         collect(from_model(causal_lm(), word_tokenizer()), arrays)
     with pytest.raises(InputError, match="takes arrays"):
         collect(Subject.from_module(torch.nn.Linear(3, 2), layers="input"), sentences())
+
+
+def test_texts_that_are_cut_to_the_same_are_refused():
+    concept = sentences(inputs=["the city of Paris is", "the city of Rome is"] * 4, template=None)
+    subject = from_model(causal_lm(), word_tokenizer(), max_length=2)
+    with pytest.raises(InputError, match="all 8 texts are the same to the model"):
+        collect(subject, concept)

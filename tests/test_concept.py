@@ -154,6 +154,8 @@ def test_the_fingerprint_is_of_what_a_measurement_depends_on():
         concept(inputs=[f"texts {i}" for i in range(40)]),
         concept(labels=1 - np.arange(40) % 2),
         concept(classes=("no", "Yes")),
+        concept(classes=("n\x1fo", "yes")),
+        concept(classes=("n", "o\x1fyes")),
         concept(groups=np.arange(40)),
         concept(groups=None),
         concept(spans=tuple((0, 1) for _ in range(40))),

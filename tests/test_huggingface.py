@@ -11,7 +11,15 @@ import pytest
 import torch
 from tiny_architectures import tiny_model
 from tiny_models import SENTENCES, VOCABULARY, causal_lm, word_tokenizer
-from transformers import BertConfig, MambaConfig, PreTrainedTokenizer, Qwen2Config, T5Config
+from transformers import (
+    BertConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    MambaConfig,
+    PreTrainedTokenizer,
+    Qwen2Config,
+    T5Config,
+)
 
 from concept_depth import Concept, InputError, collect, from_model, from_pretrained
 from concept_depth.subjects.catalogue import BUNDLED, installed, list_models
@@ -190,6 +198,13 @@ def test_unknown_models_are_one_sentence(name, sentence):
     with pytest.raises(InputError, match=sentence) as raised:
         resolve(name)
     assert "\n" not in str(raised.value)
+
+
+def test_a_folder_without_a_tokenizer_says_so(tmp_path):
+    config = GPT2Config(n_embd=16, n_layer=2, n_head=2, vocab_size=50)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="tokenizer"):
+        from_pretrained(str(tmp_path), device="cpu")
 
 
 def test_a_folder_without_config_and_a_file_that_is_no_model_are_one_sentence(tmp_path):

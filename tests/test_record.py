@@ -191,3 +191,11 @@ def test_every_protocol_can_be_reported(tmp_path, settings):
     page = report.save(tmp_path)
     assert page.is_file()
     assert Report.load(tmp_path) == report
+
+
+def test_a_hollow_record_is_refused(tmp_path, saved):
+    record = json.loads((saved / "record.json").read_text(encoding="utf-8"))
+    kept = {key: record[key] for key in ("format", "format_version", "concept", "subject")}
+    (tmp_path / "record.json").write_text(json.dumps(kept))
+    with pytest.raises(InputError, match="has no scores"):
+        Report.load(tmp_path)

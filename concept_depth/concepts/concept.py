@@ -269,7 +269,7 @@ class Concept:
             for text in self.inputs:
                 add(text)
         add(self.labels.astype("<i8").tobytes())
-        add("\x1f".join(self.classes))
+        add(repr(self.classes))
         add(b"" if self.groups is None else self.groups.astype("<i8").tobytes())
         add(repr(self.spans))
         add(self.template or "{text}")

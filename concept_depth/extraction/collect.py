@@ -106,6 +106,11 @@ def collect(
         encoded = subject.encode_concept(concept)
         distinct, places = unique(encoded)
         extraction |= counts(encoded, distinct)
+        if len(distinct) == 1 < len(encoded) and extraction["truncated_texts"]:
+            raise InputError(
+                f"{concept.name}: cut to max_length, all {len(encoded)} texts are the same to the model; give a "
+                "larger max_length"
+            )
         work = Texts(subject, wanted, distinct, batch_tokens=batch_tokens, prefix_sharing=prefix_sharing)
     else:
         work = Arrays(subject, wanted, concept, batch_tokens=batch_tokens)

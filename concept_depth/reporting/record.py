@@ -192,6 +192,9 @@ class Report:
                 f"{path} has format version {record['format_version']}, this release reads {FORMAT_VERSION}; "
                 "measure again with 'concept-depth run'"
             )
+        lacking = [part for part in ("concept", "subject", "scores", "depth") if part not in record]
+        if lacking:
+            raise InputError(f"{path} has no {lacking[0]}; was it edited by hand? Measure again")
         run = record.pop("run", {})
         views = path.with_name("views.json")
         shown = files.read_json(views) if views.is_file() else {}

@@ -109,6 +109,11 @@ def _read(source: Source, location: str, common: dict[str, Any], arguments: dict
             tokenizer = AutoTokenizer.from_pretrained(location, **common)
         else:
             tokenizer = converted_tokenizer(Path(location))
+        if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+            raise InputError(
+                f"{source.name} holds no tokenizer (its vocabulary is empty); put one beside the model with "
+                "tokenizer.save_pretrained"
+            )
     except InputError:
         raise
     except Exception as error:  # all that is read here is the caller's, and its readers raise anything
