@@ -302,11 +302,18 @@
   const fail = (error) => { console.error(error); };
   function redraw(kind) { for (const element of charts) if (element.dataset.drawn && (!kind || element.dataset.chart === kind)) render(element).catch(fail); }
   const seen = new IntersectionObserver((entries) => {
-    for (const entry of entries) if (entry.isIntersecting) { seen.unobserve(entry.target); render(entry.target).catch(fail); }
+    for (const entry of entries) if (entry.isIntersecting) drawChart(entry.target);
   }, { rootMargin: "300px" });
+  function drawChart(element) { seen.unobserve(element); element.dataset.asked = "1"; return render(element).catch(fail); }
+  // Then, one at a time, what is not in sight yet: paper and pictures of the page show all of it.
+  const idle = window.requestIdleCallback || ((call) => setTimeout(call, 100));
+  function drawRest() {
+    const next = charts.find((element) => !element.dataset.asked && element.offsetParent);
+    if (next) drawChart(next).then(() => idle(drawRest));
+  }
   for (const element of charts) { keys(element); }
   // The page is painted before the library is unpacked.
-  requestAnimationFrame(() => setTimeout(() => { for (const element of charts) seen.observe(element); }, 0));
+  requestAnimationFrame(() => setTimeout(() => { for (const element of charts) seen.observe(element); setTimeout(() => idle(drawRest), 500); }, 0));
   addEventListener("beforeprint", () => redraw());
 
   /* ---- theme, filter, copy ---- */
