@@ -28,6 +28,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from concept_depth.errors import InputError
+
 now = time.perf_counter
 WAYS = ("ours", "sorted batches", "one at a time")
 
@@ -76,6 +78,9 @@ def in_process(options: argparse.Namespace, way: str, concept: str) -> dict[str,
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    if done.returncode == 2:
+        print(done.stderr.splitlines()[-1], file=sys.stderr)
+        raise SystemExit(2)
     if done.returncode or not lines:
         raise SystemExit(f"{way} on {concept} failed:\n{done.stderr}")
     found: dict[str, Any] = json.loads(lines[-1].removeprefix("RESULT "))
@@ -262,4 +267,8 @@ def table(options: argparse.Namespace, results: dict[str, dict[str, dict[str, An
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        print(f"bench_collect: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

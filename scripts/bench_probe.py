@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from concept_depth.activations import Activations
+from concept_depth.errors import InputError
 from concept_depth.probing.logistic import solve_logistic
 from concept_depth.probing.protocol import score_layers
 
@@ -230,4 +232,8 @@ def _warm_up(device: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        print(f"bench_probe: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
