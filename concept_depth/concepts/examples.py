@@ -103,7 +103,7 @@ def concept_of(table: Table, columns: Columns, origin: Origin, *, limit: int | N
         inputs=texts,
         labels=labels,
         classes=classes,
-        groups=found.groups,
+        groups=grouping.by_content(found.groups, texts),
         spans=None if columns.spans is None else spans_of(table, columns.spans, texts),
         category=origin.category,
         template=origin.template,

@@ -215,6 +215,22 @@ def number_groups(keys: Sequence[Any]) -> IntArray:
     return np.fromiter((seen.setdefault(key, len(seen)) for key in keys), dtype=np.int64, count=len(keys))
 
 
+def by_content(groups: IntArray, texts: Sequence[str]) -> IntArray:
+    """The same groups, numbered in the order of their texts: folds dealt by number do not depend on that of the rows.
+
+    Args:
+        groups: (N,) group numbers 0 … G−1.
+        texts: N texts.
+    """
+    members: list[list[str]] = [[] for _ in range(int(groups.max(initial=-1)) + 1)]
+    for group, text in sorted(zip(groups.tolist(), texts, strict=True)):
+        members[group].append(text)
+    number = np.empty(len(members), np.int64)
+    number[sorted(range(len(members)), key=members.__getitem__)] = np.arange(len(members))
+    numbered: IntArray = number[groups]
+    return numbered
+
+
 def _join(groups: IntArray, edges: Edges) -> IntArray:
     """The connected components of texts joined by equal group and by edges, numbered by first appearance."""
     left, right = groups[edges[0]], groups[edges[1]]

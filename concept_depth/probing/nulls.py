@@ -107,7 +107,9 @@ class _Units:
         np.minimum.at(low, group, labels)
         np.maximum.at(high, group, labels)
         mixed = (low < high)[group]
-        unit = np.where(mixed, len(group) + np.arange(len(group)), group)
+        # Rows of mixed groups are numbered group by group, so that the order of the groups' rows draws nothing else.
+        place = np.argsort(np.argsort(group, kind="stable"))
+        unit = np.where(mixed, len(group) + place, group)
         _, first, of_row, size = np.unique(unit, return_index=True, return_inverse=True, return_counts=True)
         pools = _pools(size, np.flatnonzero(~mixed[first]))
         rows = np.flatnonzero(mixed[first])

@@ -118,7 +118,8 @@ def group_folds(labels: IntArray, groups: IntArray, folds: int, rng: np.random.G
     """Deal whole groups to folds so that sizes and class shares come out as even as whole groups allow.
 
     Groups with the same count of each class are interchangeable: they are shuffled and dealt out evenly; what is
-    left over goes, largest first, to the fold in which its classes are rarest.
+    left over goes, largest first, to the fold in which its classes are rarest. Neither the order of the examples
+    nor which class is called 0 makes a difference; the numbers of the groups do, as they tell them apart.
 
     Args:
         labels: (N,) class indices.
@@ -133,13 +134,14 @@ def group_folds(labels: IntArray, groups: IntArray, folds: int, rng: np.random.G
     n_groups, n_classes = int(inverse.max()) + 1, int(labels.max()) + 1
     counts_GK = np.zeros((n_groups, n_classes), np.int64)
     np.add.at(counts_GK, (inverse, labels), 1)
-    patterns, pattern_of = np.unique(counts_GK, axis=0, return_inverse=True)
+    patterns, first, pattern_of = np.unique(counts_GK, axis=0, return_index=True, return_inverse=True)
     pattern_of = pattern_of.reshape(-1)
     fold_of_group = np.empty(n_groups, np.int64)
     filled_FK = np.zeros((folds, n_classes))
     share_K = np.maximum(np.bincount(labels, minlength=n_classes), 1).astype(float)
     leftovers: list[int] = []
-    for pattern in range(len(patterns)):
+    # By their first group: by their counts, the order would depend on which class is called 0.
+    for pattern in np.argsort(first).tolist():
         members = rng.permutation(np.flatnonzero(pattern_of == pattern))
         even = len(members) - len(members) % folds
         fold_of_group[members[:even]] = np.arange(even) % folds
