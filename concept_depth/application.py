@@ -98,9 +98,11 @@ def apply_probe(path: str | Path, texts: Sequence[str], *, model: str | None = N
     from concept_depth.probing.probe import LogisticProbe
 
     path = Path(path)
-    path = path / PROBE if path.is_dir() else path
+    folder, path = path, path / PROBE if path.is_dir() else path
     if not path.is_file():
-        raise InputError(f"there is no probe {path}; give the folder of a run, or a probe.safetensors")
+        within = sorted(str(found.parent) for found in folder.glob(f"*/{PROBE}")) if folder.is_dir() else []
+        there = f"there are {', '.join(within[:12])}" if within else f"or a {PROBE}"
+        raise InputError(f"there is no probe {path}; give the folder of a run with one concept: {there}")
     probe = LogisticProbe.load(path)
     card = probe.card_
     needed = ("concept", "classes", "layer", "settings") + (() if model else ("model",))

@@ -21,7 +21,7 @@ from concept_depth.errors import InputError
 from concept_depth.probing.bootstrap import Resampler
 from concept_depth.probing.nulls import p_value, threshold
 from concept_depth.probing.scores import LayerScores
-from concept_depth.rules import ROUNDING, Rule, excess, positions
+from concept_depth.rules import NO_WHOLE_SAMPLE, ROUNDING, Rule, excess, positions
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -67,9 +67,7 @@ class Reading:
     def of(cls, scores: LayerScores, rule: Rule) -> Reading:
         """Read `scores` by `rule`."""
         if rule.name == "separable" and not scores.separable:
-            raise InputError(
-                "the rule 'separable' needs the whole sample: score_layers(..., cv=None), two classes"
-            )
+            raise InputError(NO_WHOLE_SAMPLE)
         resampler = Resampler(scores)
         whole = np.ones((1, resampler.n_groups))
         rng = _rng(scores, 4)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import enum
 import time
 from collections.abc import Callable, Mapping
@@ -84,7 +85,7 @@ class Settings:
     prefix_sharing: bool | str = "auto"
     cache_dir: str | None = None
     # the probing
-    cv: int = 5
+    cv: int | None = 5
     repeats: int = 2
     C: float | str = "nested"
     scoring: str = "balanced_accuracy"
@@ -104,13 +105,21 @@ class Settings:
         Raises:
             InputError: a key is no setting, or a value is of the wrong kind.
         """
-        known = {item.name: item for item in dataclasses.fields(self)}
-        for key, value in changes.items():
+        known = {item.name: str(item.type) for item in dataclasses.fields(self)}
+        made: dict[str, Any] = {}
+        for given, value in changes.items():
+            key = given.replace("-", "_")  # as options are spelled
             if key not in known:
-                raise InputError(f"{where}: there is no setting {key!r}; the settings are {', '.join(known)}")
-            if not _fits(value, str(known[key].type)):
-                raise InputError(f"{where}: {key} = {value!r} is not of the kind {known[key].type}")
-        return dataclasses.replace(self, **changes)
+                near = difflib.get_close_matches(key, known, n=1)
+                meant = f"did you mean {near[0]!r}? The" if near else "the"
+                raise InputError(
+                    f"{where}: there is no setting {given!r}; {meant} settings are {', '.join(known)}"
+                )
+            # TOML has no null.
+            made[key] = None if value == "none" and known[key] == "int | None" else value
+            if not _fits(made[key], known[key]):
+                raise InputError(f"{where}: {given} = {value!r} is not of the kind {known[key]}")
+        return dataclasses.replace(self, **made)
 
     def subject_part(self) -> tuple[Any, ...]:
         """The settings that decide which model is loaded and how it is listened to."""
@@ -120,6 +129,11 @@ class Settings:
         """The settings that a result depends on: all but where it is computed and kept."""
         left_out = {"cache_dir", "data_dir", "device", "prefix_sharing", "batch_tokens"}
         return {key: value for key, value in asdict(self).items() if key not in left_out}
+
+    def probing_part(self) -> dict[str, Any]:
+        """The arguments of `score_layers`, but for the permutations, which references go without."""
+        names = ("cv", "repeats", "C", "scoring", "standardize", "protocol")
+        return {**{name: getattr(self, name) for name in names}, "random_state": self.seed}
 
     def _model_arguments(self) -> dict[str, Any]:
         names = ("revision", "dtype", "quantization", "adapter", "device", "trust_remote_code")
@@ -136,6 +150,8 @@ def _fits(value: Any, kind: str) -> bool:
             return True
     return False
 
+
+SETTING_NAMES = tuple(item.name for item in dataclasses.fields(Settings))
 
 Report = Callable[[Stage, float], None]
 
@@ -180,32 +196,31 @@ def check_job(model: str, concept: str, settings: Settings) -> Concept:
     from concept_depth.depth import check_min_gain
     from concept_depth.extraction.batches import check_batch_tokens
     from concept_depth.probing.protocol import check_settings
-    from concept_depth.rules import check_rule
+    from concept_depth.rules import NO_WHOLE_SAMPLE, check_rule
     from concept_depth.subjects.anchoring import check_two_classes
     from concept_depth.subjects.huggingface import check_max_length, resolve
     from concept_depth.subjects.loading import check_loading
     from concept_depth.subjects.sites import check_site_and_position
 
-    check_rule(settings.rule)
+    rule = check_rule(settings.rule)
     check_min_gain(settings.min_gain)
     check_batch_tokens(settings.batch_tokens)
     check_max_length(settings.max_length)
     check_loading(dtype=settings.dtype, device=settings.device, quantization=settings.quantization)
     check_site_and_position(settings.site, settings.position)
     loaded = read_concept(concept, settings)
-    check_settings(
-        labels=loaded.labels,
-        groups=loaded.groups,
-        cv=settings.cv,
-        repeats=settings.repeats,
-        C=settings.C,
-        scoring=settings.scoring,
-        standardize=settings.standardize,
-        permutations=settings.permutations,
-        protocol=settings.protocol,
-        random_state=settings.seed,
-        classes=loaded.classes,
-    )
+    try:
+        check_settings(
+            labels=loaded.labels,
+            groups=loaded.groups,
+            classes=loaded.classes,
+            permutations=settings.permutations,
+            **settings.probing_part(),
+        )
+    except InputError as error:  # it speaks of numbers of examples, and a plan can hold many concepts
+        raise InputError(f"{loaded.name}: {error}") from error
+    if rule.name == "separable" and (settings.cv is not None or settings.protocol or len(loaded.classes) != 2):
+        raise InputError(NO_WHOLE_SAMPLE)
     if settings.anchoring:
         check_two_classes(loaded)
     resolve(model, revision=settings.revision)
@@ -258,15 +273,7 @@ def measure(
     def counted(stage: Stage) -> Callable[[float, float], None]:
         return lambda done, total: report(stage, done / total if total else 1.0)
 
-    probing: dict[str, Any] = {
-        "cv": settings.cv,
-        "repeats": settings.repeats,
-        "C": settings.C,
-        "scoring": settings.scoring,
-        "standardize": settings.standardize,
-        "random_state": settings.seed,
-        "protocol": settings.protocol,
-    }
+    probing = settings.probing_part()
     report(Stage.EXTRACTING, 0.0)
     acts = collect(
         subject,

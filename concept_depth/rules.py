@@ -57,6 +57,9 @@ _MEANINGS = {
 }
 
 
+NO_WHOLE_SAMPLE = "the rule 'separable' needs the whole sample (cv=None) and two classes"
+
+
 def check_rule(rule: str) -> Rule:
     """The rule of that name.
 

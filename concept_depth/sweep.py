@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +100,10 @@ def read_plan(path: str | Path) -> Plan:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"cannot read the plan {path}: {error.strerror}") from error
+        raise InputError(
+            f'cannot read the plan {path}: {error.strerror}; give a TOML file with models = ["…"] and concepts = '
+            '["…"] in it'
+        ) from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path} is not TOML: {error}") from error
     models, concepts = (_names(data.pop(key, ()), key, path) for key in ("models", "concepts"))
@@ -269,6 +272,3 @@ def _slug(text: str) -> str:
     elif "/" in text and path.is_dir():
         name = path.absolute().name
     return re.sub(r"[^\w.=-]+", "_", name).strip("._") or "unnamed"
-
-
-SETTING_NAMES = tuple(item.name for item in fields(Settings))

@@ -46,7 +46,11 @@ def models(json_: o.JsonOption = False) -> None:
     """List the models that have a short name, and whether they are installed."""
     from concept_depth.subjects.catalogue import list_models
 
-    _print_rows(list_models(), ["name", "blocks", "hub_id", "available", "install"], as_json=json_, key="models")
+    rows = list_models()
+    _print_rows(rows, ["name", "blocks", "hub_id", "available"], as_json=json_, key="models")
+    for row in [] if json_ else rows:
+        if not row["available"]:
+            typer.echo(f"to get {row['name']}: {row['install']}")
 
 
 def _load(
@@ -89,21 +93,28 @@ def tokens(
     concept: o.ConceptArgument,
     text: o.TextOption = "text",
     label: o.LabelOption = "label",
+    group: o.GroupOption = None,
+    split: o.SplitOption = None,
     template: o.TemplateOption = None,
+    limit: o.LimitOption = None,
     data_dir: o.DataDirOption = None,
+    noise: o.NoiseOption = None,
+    revision: o.RevisionOption = None,
     position: o.PositionOption = "last",
-    n: Annotated[int, typer.Option("-n", help="Number of examples.")] = 5,
+    chat_template: o.ChatOption = False,
+    max_length: o.MaxLengthOption = None,
     trust_remote_code: o.TrustOption = False,
+    n: Annotated[int, typer.Option("-n", help="Number of examples.")] = 5,
 ) -> None:
     """Show the text as MODEL sees it, token by token, with the probed token marked."""
-    from concept_depth.concepts.readers import load_concept
+    given = dict(locals())
     from concept_depth.extraction.doctor import tokens as token_view
+    from concept_depth.measure import SETTING_NAMES, Settings, load_subject, read_concept
 
-    loaded = load_concept(concept, text=text, label=label, template=template, data_dir=data_dir)
-    subject = _load(
-        model, dtype="auto", device="auto", site="resid_post", position=position, trust=trust_remote_code
-    )
-    for line in token_view(subject, loaded, n=n):
+    values = {name: given[name] for name in SETTING_NAMES if name in given}
+    settings = Settings().changed({**values, "position": o.number_or_word(position)}, where="tokens")
+    loaded = read_concept(concept, settings)
+    for line in token_view(load_subject(model, settings), loaded, n=n):
         typer.echo(line)
 
 

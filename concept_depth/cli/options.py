@@ -9,6 +9,18 @@ import typer
 
 from concept_depth.errors import InputError
 
+
+def _folder(text: str) -> Path:
+    """The folder that a text names.
+
+    Raises:
+        typer.BadParameter: it is empty, as a shell's unset variable is.
+    """
+    if not text.strip():
+        raise typer.BadParameter("an empty text names no folder; give one, as in --out runs/first")
+    return Path(text)
+
+
 ModelArgument = Annotated[
     str,
     typer.Argument(
@@ -29,7 +41,10 @@ ConceptArgument = Annotated[
     str,
     typer.Argument(metavar="CONCEPT", help="Bundled name, file, hub:org/name or paper:NAME.", show_default=False),
 ]
-OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.", show_default=False)]
+OutOption = Annotated[
+    Path,
+    typer.Option("--out", "-o", help="Folder for the results.", show_default=False, parser=_folder, metavar="DIR"),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
@@ -66,7 +81,9 @@ ChatOption = Annotated[bool, _option("--chat-template", "Wrap prompts in the cha
 MaxLengthOption = Annotated[int | None, _option("--max-length", "Cut texts so that prompts fit.", _MODEL)]
 TrustOption = Annotated[bool, _option("--trust-remote-code", "Run code that comes with the model.", _MODEL)]
 
-CvOption = Annotated[int, _option("--cv", "Folds; groups stay whole.", _PROBE)]
+CvOption = Annotated[
+    str, _option("--cv", "Folds; groups stay whole. none: score the whole sample (for separable).", _PROBE)
+]
 RepeatsOption = Annotated[int, _option("--repeats", "Repetitions of the folds.", _PROBE)]
 COption = Annotated[str, _option("--C", "nested, or one inverse penalty strength for all.", _PROBE)]
 ScoringOption = Annotated[str, _option("--scoring", "balanced_accuracy, accuracy, f1, auroc, log_loss, …", _PROBE)]
@@ -105,12 +122,15 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
     """
     if path is None:
         return None
+    import difflib
     import tomllib
 
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
+        raise InputError(
+            f"cannot read {path}: {error.strerror}; give a TOML file with options in it, as in seed = 1"
+        ) from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path} is not TOML: {error}") from error
     # Keys are the long flags without their dashes, or the name of an argument.
@@ -120,9 +140,14 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
         for flag in parameter.opts
         if parameter.name not in ("config", "help") and (flag.startswith("--") or flag == parameter.name)
     }
+    data = {key if key in known else key.replace("_", "-"): value for key, value in data.items()}
     unknown = sorted(set(data) - set(known))
     if unknown:
-        raise InputError(f"{path}: there is no option {unknown[0]!r}; the options are {', '.join(sorted(known))}")
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        meant = f"did you mean {near[0]!r}? The" if near else "the"
+        raise InputError(
+            f"{path}: there is no option {unknown[0]!r}; {meant} options are {', '.join(sorted(known))}"
+        )
     context.default_map = {**(context.default_map or {}), **{known[key]: value for key, value in data.items()}}
     return path
 

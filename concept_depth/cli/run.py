@@ -13,6 +13,8 @@ import typer
 
 from concept_depth.cli import options as o
 from concept_depth.cli.progress import Bar
+from concept_depth.cli.wording import as_typed
+from concept_depth.errors import InputError
 
 if TYPE_CHECKING:
     from concept_depth.sweep import Outcome, Plan
@@ -56,7 +58,7 @@ def run(
     chat_template: o.ChatOption = False,
     max_length: o.MaxLengthOption = None,
     trust_remote_code: o.TrustOption = False,
-    cv: o.CvOption = 5,
+    cv: o.CvOption = "5",
     repeats: o.RepeatsOption = 2,
     c: o.COption = "nested",
     scoring: o.ScoringOption = "balanced_accuracy",
@@ -78,17 +80,19 @@ def run(
 ) -> int:
     """Measure at which layer of MODEL each CONCEPT becomes linearly separable (the main job)."""
     given = dict(locals())
-    from concept_depth.measure import Settings
-    from concept_depth.sweep import SETTING_NAMES, Plan
+    from concept_depth.measure import SETTING_NAMES, Settings
+    from concept_depth.sweep import Plan
 
     values = {name: given[name] for name in SETTING_NAMES if name in given}
     values |= {
         "C": o.number_or_word(c),
+        "cv": o.number_or_word(cv),
         "position": o.number_or_word(position),
         "batch_tokens": o.number_or_word(batch_tokens),
         "cache_dir": _cache_dir(cache_dir, no_cache),
     }
     settings = Settings().changed(values, where="run")
+    _check_order(model, concepts)
     plan = Plan(models=(model,), concepts=tuple(concepts), settings=settings)
     return measure_plan(plan, out, resume=resume, dry_run=dry_run, as_json=json_, quiet=quiet)
 
@@ -111,6 +115,22 @@ def sweep(
     return measure_plan(
         replace(read, settings=settings), out, resume=resume, dry_run=dry_run, as_json=json_, quiet=quiet
     )
+
+
+def _check_order(model: str, concepts: list[str]) -> None:
+    """Tell whoever typed a concept in the model's place, and a model in a concept's.
+
+    Raises:
+        InputError: it was so.
+    """
+    from concept_depth.concepts.registry import bundled_names
+    from concept_depth.subjects.catalogue import BUNDLED
+
+    models = [concept for concept in concepts if concept in BUNDLED]
+    if model in bundled_names() and models:
+        raise InputError(
+            f"{model} is a concept and {models[0]} a model; type the model first: run {models[0]} {model}"
+        )
 
 
 def _cache_dir(given: str | None, no_cache: bool) -> str | None:
@@ -150,7 +170,7 @@ def _finish(outcomes: list[Outcome], out: Path, *, as_json: bool) -> int:
         typer.echo(tables.results_table(rows))
     for item in outcomes:
         if item.error:
-            print(f"concept-depth: {item.job.label}: {item.error}", file=sys.stderr)
+            print(f"concept-depth: {item.job.label}: {as_typed(item.error)}", file=sys.stderr)
     if page is not None:
         print(f"report: {page}", file=sys.stderr if as_json else sys.stdout)
     if not measured:

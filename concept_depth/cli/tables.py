@@ -12,7 +12,13 @@ def result_row(folder: Path, variant: str = "") -> dict[str, Any]:
     from concept_depth.reporting.record import Report
 
     run = Report.load(folder)
-    row = {"model": run.model, "concept": run.concept, "depth": run.depth, "folder": str(folder)}
+    row = {
+        "model": run.model,
+        "concept": run.concept,
+        "scoring": run.record["probe"]["scoring"],
+        "depth": run.depth,
+        "folder": str(folder),
+    }
     if variant:
         row["variant"] = variant
     return row
@@ -54,7 +60,8 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> str:
                 depth["verdict"],
             ]
         )
-    return text_table(head, body)
+    metrics = " and ".join(sorted({row["scoring"].replace("_", " ") for row in rows}))
+    return f"{text_table(head, body)}\ndepth: layer / blocks of the model; peak: {metrics}"
 
 
 def text_table(head: Sequence[str], body: Sequence[Sequence[Any]]) -> str:

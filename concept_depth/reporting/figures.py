@@ -89,7 +89,7 @@ def save_figure(
     """
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
-        raise InputError(f"{path.name} does not end on a known format; end it on {', '.join(FORMATS)}")
+        raise InputError(f"{path} does not end on a known format; name a file that ends on {', '.join(FORMATS)}")
     _write(figure(kind, runs, metric=metric), path)
     return path
 
