@@ -4,5 +4,5 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/setup.sh
-set_up test,quant,model
+set_up test,quant,torchao,model
 exec .venv/bin/python -m pytest "$@"

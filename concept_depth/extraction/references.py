@@ -124,7 +124,8 @@ def lexical_matrix(concept: Concept, *, width: int = LEXICAL_WIDTH) -> npt.NDArr
         if most < 1:
             parts.append(matrix.toarray().astype(np.float32))
             continue
-        reduced = TruncatedSVD(most, random_state=0).fit_transform(matrix)
+        with np.errstate(divide="ignore", invalid="ignore"):  # its shares of variance, of texts of equal words
+            reduced = TruncatedSVD(most, random_state=0).fit_transform(matrix)
         parts.append(reduced.astype(np.float32))
     return np.concatenate(parts, axis=1)
 

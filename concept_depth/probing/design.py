@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, linalg
@@ -55,6 +56,11 @@ class Design:
     Z: Tensor  # (N, P)
     squares: Tensor  # (P,) float64, sums of squares of Z's columns
 
+    @cached_property
+    def transposed(self) -> Tensor:
+        """(P, N), laid out so that products with few problems run faster than with a view of Z."""
+        return self.Z.T.contiguous()
+
     @staticmethod
     def of(X_ND: Tensor, rotation: Tensor | None = None) -> Design:
         """Prepare X; `rotation` (D, D) saves the decomposition, and any orthogonal matrix is exact."""
@@ -93,7 +99,7 @@ class Problems:
         self, design: Design, sign_BN: Tensor, weight_BN: Tensor, C_B: Tensor, theta_BP: Tensor | None
     ) -> None:
         """`sign_BN` is -1 or +1; `weight_BN` is without C; C is float64; `theta_BP` is the start, None at zero."""
-        self.Z, self.Z_T = design.Z, design.Z.T
+        self.Z, self.Z_T = design.Z, design.transposed
         self.minus_sign = -sign_BN
         self.cost = weight_BN * C_B[:, None].to(weight_BN)
         self.signed_cost = self.minus_sign * self.cost
@@ -133,9 +139,11 @@ class Problems:
         ratio = self.hessian.scale / self.scale
         scaled = g_BP * ratio
         factor = self.hessian.factor
-        if factor.shape[0] == 1:
-            return torch.cholesky_solve(scaled.T, factor[0]).T * ratio
-        return torch.cholesky_solve(scaled[:, :, None], factor)[:, :, 0] * ratio
+        # Not cholesky_solve: it copies the factors at every call, which costs as much as the solution.
+        columns = scaled.T if factor.shape[0] == 1 else scaled[:, :, None]
+        lower = linalg.solve_triangular(factor, columns, upper=False)
+        solved = linalg.solve_triangular(factor.mT, lower, upper=True)
+        return (solved[0].T if factor.shape[0] == 1 else solved[:, :, 0]) * ratio
 
     def keep(self, mask: Tensor) -> None:
         """Forget the problems outside `mask`."""
