@@ -142,7 +142,7 @@ class Problems:
         # Not cholesky_solve: it copies the factors at every call, which costs as much as the solution.
         columns = scaled.T if factor.shape[0] == 1 else scaled[:, :, None]
         lower = linalg.solve_triangular(factor, columns, upper=False)
-        solved = linalg.solve_triangular(factor.mT, lower, upper=True)
+        solved: Tensor = linalg.solve_triangular(factor.mT, lower, upper=True)
         return (solved[0].T if factor.shape[0] == 1 else solved[:, :, 0]) * ratio
 
     def keep(self, mask: Tensor) -> None:
