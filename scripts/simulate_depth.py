@@ -6,8 +6,9 @@ that share half their noise), singletons, or families of one to six. Every data 
 `find_depth`.
 
 What is estimated is the rule applied to the *expected* curve of probes trained on this many examples, so the truth
-of a setting is the rule applied to the mean curve of its data sets. Reported: bias of the depth in layers, share
-of the 95 % intervals that hold the truth, their median width in layers; and for pure noise the share of `never`.
+of a setting is the rule applied to the mean curve of its data sets. Reported: bias of the depth in layers with its
+standard error, share of the 95 % intervals that hold the truth, their median width in layers; and for pure noise
+the share of `never`.
 
     python scripts/simulate_depth.py                        # small: some minutes
     python scripts/simulate_depth.py --datasets 200 --examples 1000 --layers 25 --out simulation.json
@@ -105,6 +106,7 @@ def coverage(shape: str, grouping: str, args: argparse.Namespace) -> dict[str, A
             (threshold - mean[truth - 1]) / (np.std(curves, axis=0)[truth - 1] / np.sqrt(args.datasets))
         ),
         "bias": float(np.nanmean(depths) - truth),
+        "bias_error": float(np.nanstd(depths) / np.sqrt(np.isfinite(depths).sum())),
         "median": float(np.nanmedian(depths)),
         "deviation": float(np.nanstd(depths)),
         "coverage": float(np.mean((low <= truth) & (truth <= high))),
@@ -148,13 +150,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     args = parser.parse_args()
     started, rows, nulls = time.monotonic(), [], []
-    print(f"{'shape':9}{'groups':12}{'truth':>6}{'bias':>7}{'covered':>9}{'width':>7}{'unstable':>10}")
+    print(
+        f"{'shape':9}{'groups':12}{'truth':>6}{'bias':>7}{'± s.e.':>8}{'covered':>9}{'width':>7}{'unstable':>10}"
+    )
     for shape in args.shapes:
         for grouping in args.groups:
             row = coverage(shape, grouping, args)
             rows.append(row)
             print(
-                f"{shape:9}{grouping:12}{row['truth']:6d}{row['bias']:+7.2f}{row['coverage']:9.2f}"
+                f"{shape:9}{grouping:12}{row['truth']:6d}{row['bias']:+7.2f}{row['bias_error']:8.2f}{row['coverage']:9.2f}"
                 f"{row['width']:7.1f}{row['unstable']:10.2f}",
                 flush=True,
             )
