@@ -100,9 +100,12 @@ def apply_probe(path: str | Path, texts: Sequence[str], *, model: str | None = N
     path = Path(path)
     folder, path = path, path / PROBE if path.is_dir() else path
     if not path.is_file():
-        within = sorted(str(found.parent) for found in folder.glob(f"*/{PROBE}")) if folder.is_dir() else []
-        there = f"there are {', '.join(within[:12])}" if within else f"or a {PROBE}"
-        raise InputError(f"there is no probe {path}; give the folder of a run with one concept: {there}")
+        within = sorted(str(found.parent) for found in folder.rglob(PROBE)) if folder.is_dir() else []
+        shown = ", ".join(within[:12]) + (", …" if len(within) > 12 else "")
+        there = (
+            f"the folder of one concept: {shown}" if within else f"the folder of a concept's results, or a {PROBE}"
+        )
+        raise InputError(f"there is no probe {path}; give {there}")
     probe = LogisticProbe.load(path)
     card = probe.card_
     needed = ("concept", "classes", "layer", "settings") + (() if model else ("model",))

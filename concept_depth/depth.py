@@ -42,7 +42,7 @@ class Depth:
         rule: the rule as given.
         p: permutation p-value of the maximum over layers; None without permutations.
         gain: cross-fitted peak minus chance (for log-loss chance minus peak); NaN where no layer's fits converged.
-        above: reference → number of the first layer that beats it, or None.
+        above: reference → number of the first layer that beats it, or None; None throughout in sample (`cv=None`).
         total: what the numbers are counted against.
         peak: height of the peak, its layer chosen and scored on different groups; NaN likewise.
         curve: (L,) the scores the rule read.
@@ -152,7 +152,7 @@ def find_depth(
         rule=rule,
         p=reading.p,
         gain=reading.gain,
-        above={name: first_above(scores, other, name) for name, other in (references or {}).items()},
+        above=_above(scores, references or {}, reading),
         total=scores.total,
         peak=reading.peak * reading.sign,
         curve=reading.curve * reading.sign,
@@ -161,6 +161,13 @@ def find_depth(
         null_threshold=None if bar is None else bar * reading.sign,
         rises=() if reading.in_sample else rising_regions(scores),
     )
+
+
+def _above(scores: LayerScores, references: Mapping[str, LayerScores], reading: Reading) -> dict[str, int | None]:
+    """The first layer that beats each reference; none in sample, where the widest features win."""
+    return {
+        name: None if reading.in_sample else first_above(scores, other, name) for name, other in references.items()
+    }
 
 
 def check_min_gain(min_gain: object) -> None:

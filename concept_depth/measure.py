@@ -115,10 +115,16 @@ class Settings:
                 raise InputError(
                     f"{where}: there is no setting {given!r}; {meant} settings are {', '.join(known)}"
                 )
+            if key in made:
+                raise InputError(
+                    f"{where}: {key} is given twice, with a dash and with an underscore; leave one out"
+                )
             # TOML has no null.
-            made[key] = None if value == "none" and known[key] == "int | None" else value
+            nothing = isinstance(value, str) and value.lower() == "none" and known[key] == "int | None"
+            made[key] = None if nothing else value
             if not _fits(made[key], known[key]):
-                raise InputError(f"{where}: {given} = {value!r} is not of the kind {known[key]}")
+                kinds = " or ".join(_KINDS[kind] for kind in known[key].split(" | "))
+                raise InputError(f"{where}: {given} = {value!r} is not allowed; give {kinds}")
         return dataclasses.replace(self, **made)
 
     def subject_part(self) -> tuple[Any, ...]:
@@ -138,6 +144,15 @@ class Settings:
     def _model_arguments(self) -> dict[str, Any]:
         names = ("revision", "dtype", "quantization", "adapter", "device", "trust_remote_code")
         return {name: getattr(self, name) for name in names}
+
+
+_KINDS = {
+    "str": "a text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "None": "none",
+}
 
 
 def _fits(value: Any, kind: str) -> bool:
@@ -195,8 +210,8 @@ def check_job(model: str, concept: str, settings: Settings) -> Concept:
     """
     from concept_depth.depth import check_min_gain
     from concept_depth.extraction.batches import check_batch_tokens
-    from concept_depth.probing.protocol import check_settings
-    from concept_depth.rules import NO_WHOLE_SAMPLE, check_rule
+    from concept_depth.probing.protocol import check_settings, check_values
+    from concept_depth.rules import check_rule
     from concept_depth.subjects.anchoring import check_two_classes
     from concept_depth.subjects.huggingface import check_max_length, resolve
     from concept_depth.subjects.loading import check_loading
@@ -209,6 +224,15 @@ def check_job(model: str, concept: str, settings: Settings) -> Concept:
     check_loading(dtype=settings.dtype, device=settings.device, quantization=settings.quantization)
     check_site_and_position(settings.site, settings.position)
     loaded = read_concept(concept, settings)
+    check_values(
+        scoring=settings.scoring,
+        protocol=settings.protocol,
+        repeats=settings.repeats,
+        C=settings.C,
+        standardize=settings.standardize,
+        permutations=settings.permutations,
+        random_state=settings.seed,
+    )
     try:
         check_settings(
             labels=loaded.labels,
@@ -219,12 +243,30 @@ def check_job(model: str, concept: str, settings: Settings) -> Concept:
         )
     except InputError as error:  # it speaks of numbers of examples, and a plan can hold many concepts
         raise InputError(f"{loaded.name}: {error}") from error
-    if rule.name == "separable" and (settings.cv is not None or settings.protocol or len(loaded.classes) != 2):
-        raise InputError(NO_WHOLE_SAMPLE)
+    if rule.name == "separable":
+        _check_whole_sample(settings, loaded)
     if settings.anchoring:
         check_two_classes(loaded)
     resolve(model, revision=settings.revision)
     return loaded
+
+
+def _check_whole_sample(settings: Settings, concept: Concept) -> None:
+    """Refuse what the rule `separable` cannot be read off.
+
+    Raises:
+        InputError: the sample is split, or holds other than two classes.
+    """
+    from concept_depth.rules import NO_WHOLE_SAMPLE
+
+    if settings.protocol is not None:
+        raise InputError("the rule 'separable' has no place in protocol='paper', which splits; leave protocol out")
+    if settings.cv is not None:
+        raise InputError(NO_WHOLE_SAMPLE)
+    if len(concept.classes) != 2:
+        raise InputError(
+            f"{concept.name} has {len(concept.classes)} classes, and the rule 'separable' is for two; take another rule"
+        )
 
 
 def load_subject(model: str, settings: Settings) -> Subject:
@@ -286,7 +328,8 @@ def measure(
     report(Stage.PROBING, 0.0)
     scores = score_layers(acts, permutations=settings.permutations, progress=counted(Stage.PROBING), **probing)
     references: dict[str, LayerScores] = {}
-    if settings.references and settings.protocol is None:
+    # Scored on what they were fitted to, wide references always win.
+    if settings.references and settings.protocol is None and settings.cv is not None:
         references = _score_references(subject, concept, probing, report)
     depth = find_depth(scores, rule=settings.rule, references=references, min_gain=settings.min_gain)
     report(Stage.WRITING, 0.0)

@@ -8,6 +8,7 @@ import torch
 
 from concept_depth import load_concept
 from concept_depth.activations import Activations
+from concept_depth.concepts.groups import by_content
 from concept_depth.depth import find_depth
 from concept_depth.probing.scores import score_layers
 
@@ -104,3 +105,12 @@ def test_a_file_in_another_order_gives_the_same_groups_by_number(tmp_path, colum
     given, shuffled = named
     assert len(np.unique(given.groups)) >= 20
     np.testing.assert_array_equal(given.groups[order], shuffled.groups)
+
+
+def test_equal_texts_in_two_groups_are_told_apart_by_their_classes():
+    texts, classes = ["a", "a", "b", "b"] * 20, ["yes", "no", "yes", "no"] * 20
+    groups = np.tile([0, 1, 2, 3], 20)
+    order = np.random.default_rng(0).permutation(len(groups))
+    given = by_content(groups, texts, classes)
+    shuffled = by_content(groups[order], [texts[i] for i in order], [classes[i] for i in order])
+    np.testing.assert_array_equal(given[order], shuffled)

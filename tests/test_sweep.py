@@ -41,7 +41,7 @@ def test_the_plan_of_the_paper_has_its_486_runs(root):
     [
         ("models = [", "not TOML"),
         ('models = ["a"]\nconcepts = ["x"]\npermutation = 3', "no setting 'permutation'"),
-        ('models = ["a"]\nconcepts = ["x"]\nseed = "zero"', "not of the kind int"),
+        ('models = ["a"]\nconcepts = ["x"]\nseed = "zero"', "give a whole number"),
         ('models = ["a"]\nconcepts = ["x"]\n[variants]\nnoisy = 3', "variants are tables"),
         ('models = ["a"]\nconcepts = [1]', "list of names"),
         ('concepts = ["x"]', "at least one model"),

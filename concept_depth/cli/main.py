@@ -65,7 +65,7 @@ def exit_code(arguments: Sequence[str] | None = None, run_defaults: Mapping[str,
         defaults = {"run": dict(run_defaults or {})}
         return int(app(arguments, standalone_mode=False, default_map=defaults) or 0)
     except InputError as error:
-        return _sentence(as_typed(str(error)), 2)
+        return _sentence(as_typed(str(error), arguments), 2)
     except BrokenPipeError:
         # Whoever reads our output has stopped, as `| head` does; there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

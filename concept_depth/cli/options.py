@@ -10,14 +10,14 @@ import typer
 from concept_depth.errors import InputError
 
 
-def _folder(text: str) -> Path:
-    """The folder that a text names.
+def path_of(text: str) -> Path:
+    """The path that a text is.
 
     Raises:
         typer.BadParameter: it is empty, as a shell's unset variable is.
     """
     if not text.strip():
-        raise typer.BadParameter("an empty text names no folder; give one, as in --out runs/first")
+        raise typer.BadParameter("an empty text names nothing; give a path, as in runs/first")
     return Path(text)
 
 
@@ -43,7 +43,7 @@ ConceptArgument = Annotated[
 ]
 OutOption = Annotated[
     Path,
-    typer.Option("--out", "-o", help="Folder for the results.", show_default=False, parser=_folder, metavar="DIR"),
+    typer.Option("--out", "-o", help="Folder for the results.", show_default=False, parser=path_of, metavar="DIR"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
@@ -140,6 +140,9 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
         for flag in parameter.opts
         if parameter.name not in ("config", "help") and (flag.startswith("--") or flag == parameter.name)
     }
+    twice = [key for key in data if "_" in key and key.replace("_", "-") in data]
+    if twice:
+        raise InputError(f"{path}: {twice[0]} is given twice, with a dash and with an underscore; leave one out")
     data = {key if key in known else key.replace("_", "-"): value for key, value in data.items()}
     unknown = sorted(set(data) - set(known))
     if unknown:

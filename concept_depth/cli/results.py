@@ -29,7 +29,10 @@ def register(app: typer.Typer) -> None:
 def report(
     folders: FoldersArgument,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for the page (default: the first).")
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Folder for the page (default: the first).", parser=o.path_of, metavar="DIR"
+        ),
     ] = None,
     table: Annotated[
         str | None, typer.Option("--table", help="Print a table instead: markdown, latex or csv.")
@@ -52,7 +55,12 @@ def figure(
         str, typer.Argument(metavar="KIND", help="curve, ladder, heatmap, space or cosine.", show_default=False)
     ],
     folders: FoldersArgument,
-    out: Annotated[Path, typer.Option("--out", "-o", help="File: .pdf, .svg or .png.", show_default=False)],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="File: .pdf, .svg or .png.", show_default=False, parser=o.path_of, metavar="FILE"
+        ),
+    ],
 ) -> None:
     """Draw a figure for a paper, as vectors or pixels."""
     from concept_depth.reporting.figures import save_figure
@@ -65,7 +73,10 @@ def figure(
 def compare(
     a: Annotated[Path, typer.Argument(metavar="DIR_A", show_default=False)],
     b: Annotated[Path, typer.Argument(metavar="DIR_B", show_default=False)],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write a page into this folder.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Also write a page into this folder.", parser=o.path_of, metavar="DIR"),
+    ] = None,
     rule: Annotated[str | None, typer.Option("--rule", help="How depth is read (default: as in DIR_A).")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of bootstrap and test.")] = 0,
     json_: o.JsonOption = False,

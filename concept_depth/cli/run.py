@@ -128,8 +128,9 @@ def _check_order(model: str, concepts: list[str]) -> None:
 
     models = [concept for concept in concepts if concept in BUNDLED]
     if model in bundled_names() and models:
+        rest = shlex.join([models[0], model, *(concept for concept in concepts if concept != models[0])])
         raise InputError(
-            f"{model} is a concept and {models[0]} a model; type the model first: run {models[0]} {model}"
+            f"{model} is a concept and {models[0]} a model; type the model first: concept-depth run {rest}"
         )
 
 
@@ -164,7 +165,7 @@ def _finish(outcomes: list[Outcome], out: Path, *, as_json: bool) -> int:
     rows = [tables.result_row(outcome.folder, outcome.job.variant) for outcome in measured]
     page = write_overview([outcome.folder for outcome in measured], out) if measured else None
     if as_json:
-        failed = [{"job": item.job.label, "error": item.error} for item in outcomes if item.error]
+        failed = [{"job": item.job.label, "error": as_typed(item.error)} for item in outcomes if item.error]
         typer.echo(json.dumps({"results": rows, "failed": failed}, indent=1, ensure_ascii=False))
     elif rows:
         typer.echo(tables.results_table(rows))

@@ -16,6 +16,7 @@ def result_row(folder: Path, variant: str = "") -> dict[str, Any]:
         "model": run.model,
         "concept": run.concept,
         "scoring": run.record["probe"]["scoring"],
+        "in_sample": run.in_sample,
         "depth": run.depth,
         "folder": str(folder),
     }
@@ -61,7 +62,10 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> str:
             ]
         )
     metrics = " and ".join(sorted({row["scoring"].replace("_", " ") for row in rows}))
-    return f"{text_table(head, body)}\ndepth: layer / blocks of the model; peak: {metrics}"
+    fitted = sum(row["in_sample"] for row in rows)
+    seen = ", on the examples the probes were fitted to" if fitted else ""
+    where = f" ({fitted} of {len(rows)} results)" if 0 < fitted < len(rows) else ""
+    return f"{text_table(head, body)}\ndepth: layer / blocks of the model; peak: {metrics}{seen}{where}"
 
 
 def text_table(head: Sequence[str], body: Sequence[Sequence[Any]]) -> str:

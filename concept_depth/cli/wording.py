@@ -3,31 +3,59 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sys
+from collections.abc import Sequence
 
 from concept_depth.measure import SETTING_NAMES
 
 # Hints at what only Python can be given.
 _PYTHON_ONLY = re.compile(
-    r",?( or)? (splits of your own \(cv=\[.*?\]\)|a scikit-learn splitter, \(train, test\) pairs,)"
+    r",?( or)?( give)? (splits of your own \(cv=\[.*?\]\)|a scikit-learn splitter, \(train, test\) pairs,)"
 )
 _NAMES = "|".join(
     sorted({*SETTING_NAMES, "random_state"} - {"prefix_sharing", "standardize"}, key=len, reverse=True)
 )
-_SETTING = re.compile(rf"(?<![\w./:-])({_NAMES})=(\"[^\"]*\"|'[^']*'|\[[^\]]*\]|[^\s,;:)]*[^\s,;:.)]|…|\.\.\.)")
-_ALONE = re.compile(r"(?<=as )(data_dir)(?!\w)|(?<![\w.=-])(random_state)(?!\w)")
+# Names and values that a user gave stand in quotes, behind a slash, a colon, a comma, or in a web address.
+_VALUE = r"\"[^\"]*\"|'[^']*'|\[[^\]]*\]|…|\.\.\.|-?\d[\d.]*(?:e[+-]?\d+)?|-?[A-Za-z][\w-]*"
+_SETTING = re.compile(rf"(?<![\w./:,?&'\"`-])({_NAMES})=({_VALUE})(?=[\s,;:)]|\.?$|\.\s)")
+_ALONE = re.compile(
+    r"(?<![\w./=,'\"-])(?<!, )(data_dir|random_state|max_length|min_gain|batch_tokens|chat_template)(?![\w=])"
+)
+_WITHOUT_OPTIONS = ("sweep", "compare", "report", "figure")
 
 
-def as_typed(sentence: str) -> str:
-    """A message with the options of the command line in place of the arguments of Python."""
+def as_typed(sentence: str, typed: Sequence[str] | None = None) -> str:
+    """A message with the options of the command line in place of the arguments of Python.
+
+    Args:
+        sentence: the message.
+        typed: the command line, whose own words stay as they are; None takes the process's. A plan spells its keys
+            as Python does.
+    """
 
     def flag(name: str) -> str:
         return "--seed" if name == "random_state" else f"--{name.replace('_', '-')}"
 
     def option(found: re.Match[str]) -> str:
-        value = found[2].strip("'\"")
-        if value in ("True", "False"):
-            return f"{flag(found[1])}" if value == "True" else f"no {flag(found[1])}"
-        return f"{flag(found[1])} {'none' if value == 'None' else value}"
+        name, value = found[1], found[2].strip("'\"")
+        if value == "True":
+            return flag(name)
+        if value == "False":
+            return f"--no-{name.replace('_', '-')}"
+        if value in ("...", "…"):
+            return f"{flag(name)} {value}"
+        return f"{flag(name)} {'none' if value == 'None' else shlex.quote(value)}"
 
-    shown = _SETTING.sub(option, _PYTHON_ONLY.sub("", sentence))
-    return _ALONE.sub(lambda found: flag(found[0]), shown)
+    words = list(sys.argv[1:] if typed is None else typed)
+    shown = _PYTHON_ONLY.sub("", sentence)
+    if words and words[0] in _WITHOUT_OPTIONS:
+        return shown.replace("cv=None", 'cv = "none"')
+    own = sorted({word for word in words if re.search(rf"(?:{_NAMES})", word)}, key=len, reverse=True)
+    kept = re.split("(" + "|".join(map(re.escape, own)) + ")", shown) if own else [shown]
+    listing = "settings are" in shown or "options are" in shown
+    for place in range(0, len(kept), 2):
+        kept[place] = _SETTING.sub(option, kept[place])
+        if not listing:
+            kept[place] = _ALONE.sub(lambda found: flag(found[1]), kept[place])
+    return "".join(kept)

@@ -98,13 +98,15 @@ def concept_of(table: Table, columns: Columns, origin: Origin, *, limit: int | N
         found = default_groups(table, columns, texts, labels)
     else:
         found = groups_of(table, columns.group, labels)
+    spans = None if columns.spans is None else spans_of(table, columns.spans, texts)
+    named = [classes[label] for label in labels.tolist()]
     concept = Concept(
         name=origin.name,
         inputs=texts,
         labels=labels,
         classes=classes,
-        groups=grouping.by_content(found.groups, texts),
-        spans=None if columns.spans is None else spans_of(table, columns.spans, texts),
+        groups=grouping.by_content(found.groups, texts, named, spans or named),
+        spans=spans,
         category=origin.category,
         template=origin.template,
         source=origin.source or table.where,

@@ -215,16 +215,18 @@ def number_groups(keys: Sequence[Any]) -> IntArray:
     return np.fromiter((seen.setdefault(key, len(seen)) for key in keys), dtype=np.int64, count=len(keys))
 
 
-def by_content(groups: IntArray, texts: Sequence[str]) -> IntArray:
-    """The same groups, numbered in the order of their texts: folds dealt by number do not depend on that of the rows.
+def by_content(groups: IntArray, *columns: Sequence[Any]) -> IntArray:
+    """The same groups, numbered in the order of their examples: folds dealt by number do not depend on that of rows.
 
     Args:
         groups: (N,) group numbers 0 … G−1.
-        texts: N texts.
+        columns: of N values each, compared in this order as they are written: texts, classes, …
     """
-    members: list[list[str]] = [[] for _ in range(int(groups.max(initial=-1)) + 1)]
-    for group, text in sorted(zip(groups.tolist(), texts, strict=True)):
-        members[group].append(text)
+    members: list[list[tuple[str, ...]]] = [[] for _ in range(int(groups.max(initial=-1)) + 1)]
+    for group, *values in zip(groups.tolist(), *columns, strict=True):
+        members[group].append(tuple(map(str, values)))
+    for written in members:
+        written.sort()
     number = np.empty(len(members), np.int64)
     number[sorted(range(len(members)), key=members.__getitem__)] = np.arange(len(members))
     numbered: IntArray = number[groups]

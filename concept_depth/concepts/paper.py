@@ -205,7 +205,7 @@ def concept_from(
         inputs=texts,
         labels=classes,
         classes=known.classes,
-        groups=grouping.by_content(found.groups, questions),
+        groups=grouping.by_content(found.groups, questions, classes.tolist()),
         spans=None if spans is None else spans_of(picked, spans, texts),
         category=known.category,
         template=template if template is not None else default,

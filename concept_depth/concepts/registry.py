@@ -291,7 +291,7 @@ def _images(entry: Entry, table: Table, origin: Origin, limit: int | None) -> Co
             f"column {entry.text!r} of {table.where} holds no images of width {entry.pixels}; "
             f"get the file again from {entry.origin}"
         ) from error
-    found = grouping.number_groups(cells)
+    found = grouping.by_content(grouping.number_groups(cells), cells)
     concept = Concept(
         name=origin.name,
         inputs=pixels_NCHW,

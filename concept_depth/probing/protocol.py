@@ -84,7 +84,7 @@ def score_layers(
     given: dict[str, Any] = {"repeats": repeats, "C": C, "standardize": standardize, "permutations": permutations}
     settings = {
         "cv": int(cv) if _is_whole(cv) else None if cv is None else repr(cv)[:200],
-        **_plain(**given, random_state=random_state),
+        **check_values(**given, scoring=scoring, protocol=protocol, random_state=random_state),
         "scoring": scoring,
         "protocol": protocol,
     }
@@ -133,13 +133,10 @@ def check_settings(
     Raises:
         InputError: a setting is not allowed, or examples or groups do not suffice for it.
     """
-    if protocol not in PROTOCOLS:
-        raise InputError(f"protocol={protocol!r} is unknown; leave it out, or give protocol='paper'")
-    if scoring not in metrics.METRICS:
-        raise InputError(f"scoring={scoring!r} is no metric; give one of {', '.join(metrics.METRICS)}")
-    plain = _plain(
-        repeats=repeats, C=C, standardize=standardize, permutations=permutations, random_state=random_state
-    )
+    plain = check_values(
+        scoring=scoring, protocol=protocol, repeats=repeats, C=C, standardize=standardize,
+        permutations=permutations, random_state=random_state,
+    )  # fmt: skip
     y = np.asarray(labels, np.int64)
     g = np.arange(len(y)) if groups is None else np.asarray(groups, np.int64)
     if len(np.unique(y)) < 2:
@@ -150,11 +147,42 @@ def check_settings(
         check_paper(y)
         return None
     seed = plain["random_state"]
-    return make_splits(y, g, cv=cv, repeats=plain["repeats"], random_state=seed, classes=classes)
+    splits = make_splits(y, g, cv=cv, repeats=plain["repeats"], random_state=seed, classes=classes)
+    if plain["C"] == "nested":
+        _check_inner(y, g, splits, classes or tuple(str(k) for k in range(int(y.max()) + 1)))
+    return splits
 
 
-def _plain(*, repeats: Any, C: Any, standardize: Any, permutations: Any, random_state: Any) -> dict[str, Any]:
-    """The settings as plain Python values, which can be recorded; what is not allowed is refused."""
+def _check_inner(labels: IntArray, groups: IntArray, splits: Splits, classes: tuple[str, ...]) -> None:
+    """Refuse training parts in which no C can be chosen."""
+    for train, _ in splits.pairs:
+        for k, name in enumerate(classes):
+            if len(np.unique(groups[train][labels[train] == k])) < INNER_FOLDS:
+                raise InputError(
+                    f"class {name!r} stands in fewer than {INNER_FOLDS} groups of a training part, too few to "
+                    "choose C there; give more examples, or a fixed C (C=1.0)"
+                )
+
+
+def check_values(
+    *,
+    scoring: str,
+    protocol: str | None,
+    repeats: Any,
+    C: Any,
+    standardize: Any,
+    permutations: Any,
+    random_state: Any,
+) -> dict[str, Any]:
+    """The settings that ask nothing of the examples, as plain Python values, which can be recorded.
+
+    Raises:
+        InputError: one is not allowed.
+    """
+    if protocol not in PROTOCOLS:
+        raise InputError(f"protocol={protocol!r} is unknown; leave it out, or give protocol='paper'")
+    if scoring not in metrics.METRICS:
+        raise InputError(f"scoring={scoring!r} is no metric; give one of {', '.join(metrics.METRICS)}")
     if not isinstance(standardize, bool | np.bool_) and not (
         isinstance(standardize, str) and standardize == "scale"
     ):
@@ -199,7 +227,8 @@ class _Scoring:
         permuted = nulls.permuted_labels(self.labels, self.groups, P, pairs=pairs, random_state=seed)
         nested = settings["C"] == "nested"
         rng = np.random.default_rng([seed, 3])
-        inner = [self._inner(train, rng) for train, _ in splits.pairs] if nested else []
+        parts = [train for train, _ in splits.pairs] if nested else []
+        inner = [inner_pairs(self.labels, self.groups, train, INNER_FOLDS, rng) for train in parts]
         self.plan = FitPlan(
             labelings=np.concatenate([self.labels[None], permuted]),
             n_classes=K,
@@ -226,16 +255,6 @@ class _Scoring:
         self.converged, self.at_edge, self.naive_curve = np.empty(L), np.empty(L), np.empty(L)
         self.separable: dict[int, dict[str, Any]] = {}
         self.n_fits = 0
-
-    def _inner(self, train: IntArray, rng: np.random.Generator) -> list[tuple[IntArray, IntArray]]:
-        """The inner cross-validation of one training part."""
-        for k, name in enumerate(self.acts.classes):
-            if len(np.unique(self.groups[train][self.labels[train] == k])) < INNER_FOLDS:
-                raise InputError(
-                    f"class {name!r} stands in fewer than {INNER_FOLDS} groups of a training part, too few to "
-                    "choose C there; give more examples, or a fixed C (C=1.0)"
-                )
-        return inner_pairs(self.labels, self.groups, train, INNER_FOLDS, rng)
 
     def run(self, progress: Progress) -> LayerScores:
         """Score this process's share of the layers, and take the others from those who scored them."""

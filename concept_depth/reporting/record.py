@@ -101,6 +101,11 @@ class Report:
         return str(self.record["condition"])
 
     @property
+    def in_sample(self) -> bool:
+        """Whether the scores are of the very examples that the probes were fitted on."""
+        return bool(self.record["probe"].get("splits") == "whole sample")
+
+    @property
     def label(self) -> str:
         """Model, concept and condition in one line."""
         return " · ".join(part for part in (self.model, self.concept, self.condition) if part)

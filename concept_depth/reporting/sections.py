@@ -19,8 +19,8 @@ def sections_of_one(run: Report) -> dict[str, Any]:
     """Sections of the page of a single run."""
     return {
         "curve": drawings.curve(run),
-        "judged": "on the examples it was fitted on" if in_sample(run) else "on examples it has not seen",
-        "in_sample": in_sample(run),
+        "judged": _judged([run]),
+        "in_sample": run.in_sample,
         "facts": _facts(run),
         "layer_table": _layer_table(run),
         "has_space": bool(run.views.get("space")),
@@ -39,12 +39,21 @@ def sections_of_one(run: Report) -> dict[str, Any]:
     }
 
 
+def _judged(runs: Sequence[Report]) -> str:
+    """On which examples the probes of these runs were scored."""
+    fitted = sum(run.in_sample for run in runs)
+    if 0 < fitted < len(runs):
+        return "on examples it has not seen, or, where cv is none, on those it was fitted on"
+    return "on the examples it was fitted on" if fitted else "on examples it has not seen"
+
+
 def sections_of_many(runs: Sequence[Report], paired: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
     """Sections of the page of many runs."""
     lines = style.Lines(runs)
     return {
         "heat": _heat(runs) if len(lines) > 1 else None,
         "several_lines": len(lines) > 1,
+        "judged": _judged(runs),
         "curves": [
             {"name": visible(concept, 80), "drawing": drawings.curve(members[0], width=340, height=200)}
             for concept, members in style.by_concept(runs).items()
@@ -222,7 +231,7 @@ def _audit(run: Report) -> dict[str, Any]:
 
 
 def _kept_together(run: Report) -> str:
-    if in_sample(run):
+    if run.in_sample:
         return "Nothing was split here: probes were judged on the examples they were fitted on."
     leak = run.record["audit"].get("leak")
     if leak:
@@ -231,11 +240,6 @@ def _kept_together(run: Report) -> str:
             "a member of their group in training."
         )
     return "Examples of one group (a fact and its false twin) never stand on both sides of a split."
-
-
-def in_sample(run: Report) -> bool:
-    """Whether the scores are of the very examples that the probes were fitted on."""
-    return bool(run.record["probe"].get("splits") == "whole sample")
 
 
 def _tokens(tokens: Any) -> list[dict[str, Any]]:

@@ -135,7 +135,7 @@ def _found_sentence(run: Report, name: str) -> str:
     above = {key: above_number(run, reference["above"]) for key, reference in run.record["references"].items()}
     known = [layer for layer in above.values() if layer is not None]
     missing = [reference_name(key) for key, layer in above.items() if layer is None]
-    if not above:
+    if not above or run.in_sample:
         return f"{name} is linearly separable from {where}."
     if missing:
         return f"{name} is linearly separable from {where}, but never above the control {' or '.join(missing)}."
