@@ -105,8 +105,8 @@ def compare(a: LayerScores, b: LayerScores, *, rule: str = "within:0.9", random_
         The differences b − a with intervals and p-values.
 
     Raises:
-        InputError: the two are scored by different metrics, no layer of one converged, or the rule cannot be
-            resampled.
+        InputError: the two are scored by different metrics, one of them on its training sample, no layer of one
+            converged, or the rule cannot be resampled.
     """
     for scores in (a, b):
         if not isinstance(scores, LayerScores):
@@ -116,6 +116,12 @@ def compare(a: LayerScores, b: LayerScores, *, rule: str = "within:0.9", random_
         raise InputError("the rule 'separable' has no interval; compare by 'within:0.9', 'onset' or 'peak'")
     if a.scoring != b.scoring:
         raise InputError(f"the two are scored by {a.scoring} and {b.scoring}; score both alike to compare them")
+    fitted = [scores.in_sample for scores in (a, b)]
+    if fitted[0] != fitted[1]:
+        raise InputError(
+            f"the {'first' if fitted[0] else 'second'} is scored on the examples its probes were fitted to (cv=None), "
+            "the other is not; score both alike to compare them"
+        )
     for scores, which in ((a, "first"), (b, "second")):
         if not readable_layers(scores).any():
             raise InputError(

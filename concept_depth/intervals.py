@@ -112,8 +112,7 @@ class Reading:
     @property
     def in_sample(self) -> bool:
         """Whether probes were scored on what they were fitted to."""
-        settings = self.scores.settings
-        return settings.get("cv", 5) is None and settings.get("protocol") is None
+        return self.scores.in_sample
 
     @cached_property
     def readable(self) -> npt.NDArray[np.bool_]:

@@ -107,6 +107,14 @@ def test_layers_are_exchanged_only_where_their_depths_are_the_same():
     assert comparison.p_depth <= 0.05
 
 
+def test_scores_of_the_training_sample_are_compared_with_their_like_only():
+    acts = planted(2)
+    split, whole = (score_layers(acts, cv=cv, C=0.1, permutations=0) for cv in (5, None))
+    with pytest.raises(InputError, match="the second is scored on the examples its probes were fitted to"):
+        compare(split, whole)
+    assert compare(whole, whole).delta_depth == 0
+
+
 def test_what_cannot_be_compared_is_refused():
     a = scored(2)
     with pytest.raises(InputError, match="no layer of the second converged"):

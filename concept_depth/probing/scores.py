@@ -112,6 +112,11 @@ class LayerScores:
         return np.where(tested, best, -1).astype(np.int16)
 
     @property
+    def in_sample(self) -> bool:
+        """Whether probes were scored on what they were fitted to."""
+        return self.settings.get("cv", 5) is None and self.settings.get("protocol") is None
+
+    @property
     def n_groups(self) -> int:
         """Number of groups."""
         return len(np.unique(self.groups))
