@@ -4,6 +4,17 @@ The command line prints its sentence and exits with code 2; everything else that
 (exit code 1). A message says what was given, what is allowed and what to type next.
 """
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class InputError(ValueError):
     """Something the caller gave cannot be used; the message is one clear sentence."""
+
+
+def did_you_mean(word: str, known: Iterable[str], *, most: int = 1) -> str:
+    """`did you mean 'name'? ` with the known names most like a word, for a message; "" where none is like it."""
+    near = difflib.get_close_matches(word, list(known), n=most)
+    return f"did you mean {' or '.join(map(repr, near))}? " if near else ""

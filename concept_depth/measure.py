@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import enum
 import time
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from concept_depth.errors import InputError
+from concept_depth.errors import InputError, did_you_mean
 from concept_depth.processes import is_main
 
 if TYPE_CHECKING:
@@ -110,10 +109,9 @@ class Settings:
         for given, value in changes.items():
             key = given.replace("-", "_")  # as options are spelled
             if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                meant = f"did you mean {near[0]!r}? The" if near else "the"
+                hint = did_you_mean(key, known)
                 raise InputError(
-                    f"{where}: there is no setting {given!r}; {meant} settings are {', '.join(known)}"
+                    f"{where}: there is no setting {given!r}; {hint}the settings are {', '.join(known)}"
                 )
             if key in made:
                 raise InputError(

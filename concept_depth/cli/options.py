@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from concept_depth.errors import InputError
+from concept_depth.errors import InputError, did_you_mean
 
 
 def path_of(text: str) -> Path:
@@ -122,7 +122,6 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
     """
     if path is None:
         return None
-    import difflib
     import tomllib
 
     try:
@@ -146,10 +145,9 @@ def load_config(context: typer.Context, path: Path | None) -> Path | None:
     data = {key if key in known else key.replace("_", "-"): value for key, value in data.items()}
     unknown = sorted(set(data) - set(known))
     if unknown:
-        near = difflib.get_close_matches(unknown[0], known, n=1)
-        meant = f"did you mean {near[0]!r}? The" if near else "the"
+        hint = did_you_mean(unknown[0], known)
         raise InputError(
-            f"{path}: there is no option {unknown[0]!r}; {meant} options are {', '.join(sorted(known))}"
+            f"{path}: there is no option {unknown[0]!r}; {hint}the options are {', '.join(sorted(known))}"
         )
     context.default_map = {**(context.default_map or {}), **{known[key]: value for key, value in data.items()}}
     return path

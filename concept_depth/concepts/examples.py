@@ -105,7 +105,7 @@ def concept_of(table: Table, columns: Columns, origin: Origin, *, limit: int | N
         inputs=texts,
         labels=labels,
         classes=classes,
-        groups=grouping.by_content(found.groups, texts, named, spans or named),
+        groups=grouping.by_content(found.groups, texts, named, *([] if spans is None else [spans])),
         spans=spans,
         category=origin.category,
         template=origin.template,

@@ -6,7 +6,6 @@ columns become a concept in `examples`.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +20,7 @@ from concept_depth.concepts.places import exists, local_path
 from concept_depth.concepts.registry import bundled_folder as bundled_folder
 from concept_depth.concepts.registry import bundled_names as bundled_names
 from concept_depth.concepts.tables import Table, read_table, read_text
-from concept_depth.errors import InputError
+from concept_depth.errors import InputError, did_you_mean
 
 OFFLINE = "connect to the network, or download the files and give their path"
 
@@ -156,8 +155,7 @@ def read_template(template: str, *concepts: str) -> str:
 def _unknown(name: str) -> str:
     bundled = bundled_names()
     known = [*bundled, *(f"paper:{key}" for key in paper.DATASETS), *registry.entries()]
-    near = difflib.get_close_matches(name.partition(":")[0].casefold(), known, n=3, cutoff=0.6)
-    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    hint = did_you_mean(name.partition(":")[0].casefold(), known, most=3)
     return (
         f"there is no concept {name!r}; {hint}bundled are {', '.join(bundled) or 'none'}; "
         "or give a path such as data.csv, hub:org/name, paper:name, or a name of the registry"

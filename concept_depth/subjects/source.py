@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
 from concept_depth import files
-from concept_depth.errors import InputError
+from concept_depth.errors import InputError, did_you_mean
 from concept_depth.subjects.catalogue import BUNDLED, GgufSource, installed
 from concept_depth.subjects.gguf import file_hash
 
@@ -63,8 +62,7 @@ def resolve(
         return Source(name, "folder", str(path))
     if path.exists():
         raise InputError(f"{name} is neither a model's folder nor a .gguf file; give one of these or a Hub id")
-    alike = difflib.get_close_matches(name, BUNDLED, n=1)
-    meant = f"did you mean {alike[0]!r}? Or " if alike else ""
+    meant = did_you_mean(name, BUNDLED)
     hint = f"{meant}give a folder, a .gguf file, a Hub id or a bundled name ({', '.join(BUNDLED)})"
     return _on_hub(name, revision, name, subfolder, token, cache_dir, hint=hint)
 
