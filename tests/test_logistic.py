@@ -239,6 +239,15 @@ def test_a_fit_cut_short_says_so(dtype):
     assert (full.n_iter > 3).all()
 
 
+def test_solutions_of_tensors_may_take_part_in_training():
+    X, _ = load_wine(return_X_y=True)
+    X = torch.as_tensor(StandardScaler().fit_transform(X))
+    found = solve_logistic(X, (X[:, 0] > 0).long())
+    scale = torch.ones(1, dtype=torch.float64, requires_grad=True)
+    (scale * found.coef).sum().backward()
+    assert scale.grad.item() == pytest.approx(found.coef.sum().item())
+
+
 def test_tensors_come_back_as_tensors_and_numbers_of_problems_do_not_matter():
     X, Y, C, _ = batch(60, 5)
     one = solve_logistic(torch.tensor(X), torch.tensor(Y[:, 4]), C=float(C[4]), tol=1e-10)

@@ -27,7 +27,7 @@ def doubtful(
     minus_sign: Tensor,
     ridge: Tensor,
     theta: Tensor,
-    precondition: Callable[[Tensor, Tensor], Tensor],
+    preconditioner: Callable[[Tensor], Callable[[Tensor], Tensor]],
     tol: float,
 ) -> Tensor:
     """(B,) whether a point's relative distance from the minimum is surely more than about `tol`.
@@ -38,7 +38,7 @@ def doubtful(
         minus_sign: (B, N) −s.
         ridge: (B, P) r.
         theta: (B, P) the points.
-        precondition: of a residual (B, P) and curvatures (B, N): a positive definite matrix times it.
+        preconditioner: from curvatures (B, N): how a residual (B, P) is multiplied by a positive definite matrix.
         tol: relative distance of the objective.
     """
     margin = torch.mm(theta, Z.T).mul_(minus_sign)
@@ -52,7 +52,8 @@ def doubtful(
     doubted: Tensor = 0.5 * (residual.square() / floor).sum(1) > allowed
     if bool(doubted.any()):
         curvature, ridge, residual = curvature[doubted], ridge[doubted], residual[doubted]
-        doubted[doubted.clone()] = 0.5 * _decrement(Z, curvature, ridge, residual, precondition) > allowed[doubted]
+        decrement = _decrement(Z, curvature, ridge, residual, preconditioner(curvature))
+        doubted[doubted.clone()] = 0.5 * decrement > allowed[doubted]
     return doubted
 
 
@@ -61,10 +62,10 @@ def _decrement(
     curvature: Tensor,
     ridge: Tensor,
     residual: Tensor,
-    precondition: Callable[[Tensor, Tensor], Tensor],
+    precondition: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """(B,) g'F⁻¹g from below, g being the `residual` at the start."""
-    pointing = precondition(residual, curvature)
+    pointing = precondition(residual)
     direction, power = pointing, linalg.vecdot(residual, pointing)
     decrement = torch.zeros_like(power)
     for _ in range(_STEPS):
@@ -72,7 +73,7 @@ def _decrement(
         length = (power / linalg.vecdot(direction, image)).nan_to_num(0.0, 0.0, 0.0)
         decrement += length * power
         residual = residual - length[:, None] * image
-        pointing = precondition(residual, curvature)
+        pointing = precondition(residual)
         before, power = power, linalg.vecdot(residual, pointing)
         direction = pointing + (power / before).nan_to_num(0.0, 0.0, 0.0)[:, None] * direction
     return decrement

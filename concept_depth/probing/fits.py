@@ -42,6 +42,7 @@ _MAX_ITER = 1000
 _MAX_ITER_MASKED = 200  # what is not solved by then is solved here
 
 
+@torch.inference_mode()
 def fit_layer(X_ND: npt.NDArray[np.floating], *plans: FitPlan, device: str = "cpu") -> list[LayerFits]:
     """Fit and score one layer.
 

@@ -64,7 +64,8 @@ class _Batch:
         self.alpha = x.new_ones(B)
         self.n_iter = torch.ones_like(self.index)
         self.direction = -hg
-        self.slope = -linalg.vecdot(g, hg)
+        self.fixed = linalg.vecdot(g, hg)  # what the fixed matrix alone makes of the decrement
+        self.slope = -self.fixed
 
     def keep(self, mask: Tensor) -> None:
         """Forget the problems outside `mask`."""
@@ -79,16 +80,17 @@ class _Batch:
         from one pair, is that of the steepest direction), so the fixed matrix must agree within a factor of 10.
         """
         allowed = tol * self.f
-        near: Tensor = (-self.slope <= allowed) & (linalg.vecdot(self.g, self.hg) <= 10 * allowed)
+        near: Tensor = torch.maximum(-self.slope, 0.1 * self.fixed) <= allowed
         return near
 
     def accept(self, f: Tensor, g: Tensor, finished: Tensor, noise: float) -> Tensor:
         """Which trial points are good; the steps of the others are shortened."""
         fall = self.alpha.double() * self.slope
         rise = f - self.f
-        # Near the minimum the objective's change drowns in rounding; the slope still tells (Hager and Zhang 2005).
-        flat = (rise <= noise * f.abs()) & (linalg.vecdot(g, self.direction) <= -0.8 * self.slope)
-        good: Tensor = (rise <= _ARMIJO * fall) | flat
+        good: Tensor = rise <= _ARMIJO * fall
+        if not bool(good.all()):
+            # Near the minimum the objective's change drowns in rounding; the slope still tells (Hager, Zhang 2005).
+            good |= (rise <= noise * f.abs()) & (linalg.vecdot(g, self.direction) <= -0.8 * self.slope)
         if bool(good.all()):
             self.alpha.fill_(1.0)
             return good
@@ -98,7 +100,9 @@ class _Batch:
         self.alpha = torch.where(good & ~finished, 1.0, shorter)
         return good
 
-    def step(self, number: int, moved: Tensor, trial: Tensor, f: Tensor, g: Tensor, hg: Tensor) -> None:
+    def step(
+        self, number: int, moved: Tensor, trial: Tensor, f: Tensor, g: Tensor, hg: Tensor, fixed: Tensor
+    ) -> None:
         """Move the problems of `moved`, write a pair of history (empty for the rest), find new directions."""
         memory = self.yhy.shape[1]
         slot, used = number % memory, min(number + 1, memory)
@@ -116,9 +120,10 @@ class _Batch:
             self.gamma = torch.where(good, curvature / size.clamp_min(1e-37), self.gamma)
         before = None if bool(moved.all()) else (moved[:, None], self.direction, self.slope)
         if before is None:
-            self.x, self.f, self.g, self.hg = trial, f, g, hg
+            self.x, self.f, self.g, self.hg, self.fixed = trial, f, g, hg, fixed
         else:
             self.f = torch.where(moved, f, self.f)
+            self.fixed = torch.where(moved, fixed, self.fixed)
             self.x = torch.where(before[0], trial, self.x)
             self.g = torch.where(before[0], g, self.g)
             self.hg = torch.where(before[0], hg, self.hg)
@@ -152,7 +157,7 @@ class _Batch:
         right = slope < 0  # false by rounding only: the matrix is positive definite by construction
         if not bool(right.all()):
             direction = torch.where(right[:, None], direction, -self.hg)
-            slope = torch.where(right, slope, -linalg.vecdot(self.g, self.hg))
+            slope = torch.where(right, slope, -self.fixed)
         self.direction, self.slope = direction, slope
 
 
@@ -203,7 +208,8 @@ def minimise(
         hg = problems.precondition(g)
         batch.n_iter += ~finished
         moved = batch.accept(f, g, finished, noise) & ~finished
-        early = moved & (linalg.vecdot(g, hg) <= _CERTAIN * tol * f)
+        fixed = linalg.vecdot(g, hg)
+        early = moved & (fixed <= _CERTAIN * tol * f)
         if int(early.sum()) > (1 - _COMPACT_BELOW) * early.numel():
             # Certain already by the fixed matrix: out, before the costlier direction is made.
             where = batch.index[early]
@@ -212,9 +218,9 @@ def minimise(
             rest = ~early
             batch.keep(rest)
             problems.keep(rest)
-            trial, f, g, hg, moved = trial[rest], f[rest], g[rest], hg[rest], moved[rest]
-            done, finished = done[rest], finished[rest]
-        batch.step(number, moved, trial, f, g, hg)
+            trial, f, g, hg, fixed = trial[rest], f[rest], g[rest], hg[rest], fixed[rest]
+            moved, done, finished = moved[rest], done[rest], finished[rest]
+        batch.step(number, moved, trial, f, g, hg, fixed)
         done = done | batch.near(tol)
         finished = done | (batch.alpha < 1e-6)
     _write(out, batch, done)

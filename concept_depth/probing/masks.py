@@ -15,7 +15,7 @@ problems.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -192,7 +192,11 @@ class MaskedFits:
         parts = [_spread(part, self.masks.rows[part.split], len(X)) for part in parts]
         inverse = self._local_inverse(parts, float(np.exp(np.log(penalties).mean())))
         whole = _joined(parts)
-        found = doubtful(X, whole.weight, whole.sign, whole.ridge, theta, lambda g, _: g @ inverse, self.tol)
+
+        def preconditioner(_: Tensor) -> Callable[[Tensor], Tensor]:
+            return lambda residual: residual @ inverse
+
+        found = doubtful(X, whole.weight, whole.sign, whole.ridge, theta, preconditioner, self.tol)
         return np.asarray(found.cpu().numpy())
 
     def decisions(self, theta: Tensor, split: int, test: IntArray) -> FloatArray:

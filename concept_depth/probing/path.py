@@ -11,6 +11,7 @@ The objective stands in `logistic.py`. Shapes: N examples, P rotated parameters,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -84,10 +85,11 @@ def _doubtful(design: Design, sign: Tensor, weight: Tensor, C: Tensor, fits: Fit
     ridge[:, -1] = 0.0
     squares, penalty = Z.square(), ridge[:1]
 
-    def precondition(residual: Tensor, curvature: Tensor) -> Tensor:
-        return residual / (penalty + curvature @ squares).clamp_min(1e-30)
+    def preconditioner(curvature: Tensor) -> Callable[[Tensor], Tensor]:
+        inverse = (penalty + curvature @ squares).clamp_min(1e-30).reciprocal()
+        return lambda residual: residual * inverse
 
-    return doubtful(Z, cost, -sign.to(Z), ridge, fits.theta.to(Z), precondition, tol)
+    return doubtful(Z, cost, -sign.to(Z), ridge, fits.theta.to(Z), preconditioner, tol)
 
 
 def _around_plain(
@@ -129,12 +131,13 @@ class _Path:
         self.fits = Fits(design.Z.new_zeros(B, design.Z.shape[1]), zero, zero > 0)
         self.hessians: Hessians | None = None
         self.sharing = len(C) > 1
+        self.n_series = 0
         self.owners: list[int] = []  # whose Hessians they are: the first problem of each series
 
     def walk(self) -> None:
         """Solve everything: easy values of C many at once; where rounds are many, one by one with Hessians."""
         series = _series(self.sign * self.weight, self.C)
-        length = max(len(one) for one in series)
+        self.n_series, length = len(series), max(len(one) for one in series)
         narrow = len(series) <= _NARROW
         first, step = 0, -(-length // 2)
         while first < length:
@@ -189,7 +192,7 @@ class _Path:
                 start = fits.theta[left]
                 shared = self.sharing or left.numel() * P * P > _HESSIAN_ELEMENTS
                 hessians = self._problems(left, start).hessians(start, shared=shared)
-                if left.numel() == wave.numel():
+                if left.numel() == wave.numel() and (not shared or left.numel() == self.n_series):
                     self.hessians, self.owners = hessians, owners
                 patience = round((_PATIENCE_SHARED if shared else _PATIENCE_WITH) * self.patience)
                 rounds = self._minimise(left, start, hessians, patience)
