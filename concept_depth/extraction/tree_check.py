@@ -105,7 +105,10 @@ def check_trees(
     reason = refusal(subject, longest)
     if reason is not None:
         return Verdict(False, reason), []
-    chosen = [witnesses(pack) for pack in packs]
+    sizes = [token_tree.distinct_tokens([wanted_part(example) for example in pack]) for pack in packs]
+    # Each witness runs alone, which takes as long as dozens in a pack: all kinds of them from the largest pack only.
+    largest = sizes.index(max(sizes))
+    chosen = [witnesses(pack) if number == largest else outermost(pack) for number, pack in enumerate(packs)]
     compared = [pack[i] for pack, picked in zip(packs, chosen, strict=True) for i in picked]
     single = run_single(subject, ear, compared)
     failed = []
@@ -179,28 +182,36 @@ def _run(
 
 
 def packs_to_check(packs: Sequence[Sequence[Encoded]]) -> list[int]:
-    """Numbers of the packs with the most tokens, with the longest example, and with the most examples.
+    """Numbers of the packs with the most tokens and with the longest example, which often are one.
 
-    Often they are one. The last must not be left out: a pack of one long example is a plain sequence, on which
-    every network is right.
+    Where both hold far fewer examples than another, that one too: a pack of one long example is a plain sequence,
+    on which every network is right.
     """
     sizes = [token_tree.distinct_tokens([wanted_part(example) for example in pack]) for pack in packs]
     depths = [max(len(wanted_part(example)) for example in pack) for pack in packs]
     counts = [len(pack) for pack in packs]
-    return sorted({values.index(max(values)) for values in (sizes, depths, counts)})
+    chosen = {values.index(max(values)) for values in (sizes, depths)}
+    if 2 * max(counts[number] for number in chosen) < max(counts):
+        chosen.add(counts.index(max(counts)))
+    return sorted(chosen)
+
+
+def outermost(pack: Sequence[Encoded]) -> list[int]:
+    """The last example in the tree's order, and the longest, or if these are one, the first."""
+    order = _order(pack)
+    longest = max(range(len(pack)), key=lambda i: (len(pack[i].ids), -i))
+    return sorted({order[-1], longest if longest != order[-1] else order[0]})
 
 
 def witnesses(pack: Sequence[Encoded]) -> list[int]:
     """Examples to compare, few, as each runs alone, but such that whatever a network does to a tree shows in one.
 
-    The last in the tree's order and the longest, or if these are one, the first; the shortest, since it shows what
-    longer ones do to all that share a pass with them; and two that branch off shortly before their end, far behind
-    the row that they branch from: there a distance in rows is least like a distance on the path.
+    The outermost; the shortest, since it shows what longer ones do to all that share a pass with them; and two that
+    branch off shortly before their end, far behind the row that they branch from: there a distance in rows is least
+    like a distance on the path.
     """
-    order = sorted(range(len(pack)), key=lambda i: wanted_part(pack[i]))
-    longest = max(range(len(pack)), key=lambda i: (len(pack[i].ids), -i))
-    shortest = min(range(len(pack)), key=lambda i: (len(pack[i].ids), i))
-    chosen = {order[-1], longest if longest != order[-1] else order[0], shortest}
+    order = _order(pack)
+    chosen = {*outermost(pack), min(range(len(pack)), key=lambda i: (len(pack[i].ids), i))}
     parts = [wanted_part(pack[i]) for i in order]
     tree = token_tree.grow(parts)
     branches = []  # (own tokens, rows between the first of them and its parent, example)
@@ -212,6 +223,11 @@ def witnesses(pack: Sequence[Encoded]) -> list[int]:
     if branches:
         chosen |= {min(branches, key=lambda b: (b[0], -b[1]))[2], max(branches, key=lambda b: b[1] / b[0])[2]}
     return sorted(chosen)
+
+
+def _order(pack: Sequence[Encoded]) -> list[int]:
+    """The examples as a tree holds them."""
+    return sorted(range(len(pack)), key=lambda i: wanted_part(pack[i]))
 
 
 def _finite(value: float | None) -> float | None:

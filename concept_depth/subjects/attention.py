@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -36,6 +36,13 @@ class BlockMask:
     keys: torch.Tensor
     mask: torch.Tensor
     tokens: int
+    _repeated: dict[int, torch.Tensor] = field(default_factory=dict)
+
+    def for_groups_of(self, heads: int) -> torch.Tensor:
+        """(C, 1, heads · S, K): the mask once for each of the heads that share keys; made once for all layers."""
+        if heads not in self._repeated:
+            self._repeated[heads] = self.mask.repeat(1, 1, heads, 1)
+        return self._repeated[heads]
 
 
 def implementation(subject: Subject) -> str | None:
@@ -113,7 +120,7 @@ def _attend(
     query_CGRE = query_THE.reshape(C, S, G, H // G, -1).permute(0, 2, 3, 1, 4).reshape(C, G, (H // G) * S, -1)
     key_CGKE = key[0].transpose(0, 1)[known.keys].transpose(1, 2)
     value_CGKE = value[0].transpose(0, 1)[known.keys].transpose(1, 2)
-    mask = known.mask if H == G else known.mask.repeat(1, 1, H // G, 1)
+    mask = known.for_groups_of(H // G)
     out_CGRE = functional.scaled_dot_product_attention(
         query_CGRE, key_CGKE, value_CGKE, attn_mask=mask, scale=scaling
     )
