@@ -246,6 +246,18 @@ def test_short_texts_bear_witness_of_what_long_ones_do_to_them(monkeypatch):
     assert "differs from single passes" in extraction["reason"]
 
 
+def test_the_shortest_text_alone_shows_what_batches_and_trees_do_alike():
+    """Positions turned by the longest text of a pass, by a rule that no config tells of."""
+    model = tiny("llama")
+    turn = model.model.rotary_emb.forward
+    model.model.rotary_emb.forward = lambda x, position_ids: turn(x, position_ids * (1 + position_ids.max()))
+    extraction = collect(from_model(model, word_tokenizer()), unlike_lengths(), prefix_sharing=True).provenance[
+        "extraction"
+    ]
+    assert extraction["path"] == "plain"
+    assert "differs from single passes" in extraction["reason"]
+
+
 def test_a_wrong_mask_is_caught(monkeypatch):
     """The check must be able to fail: a tree in which nodes see their cousins."""
     from concept_depth.extraction import token_tree

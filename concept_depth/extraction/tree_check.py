@@ -1,8 +1,9 @@
 """Is a network right on token trees? Found by measurement, not by name.
 
 Recurrent layers, attention biases made from distances in the batch, positions counted from the mask, and whatever
-else does not honour a tree's masks: each shows as a difference between a tree and single plain passes. Rounding
-shows too, so the measure is what padding and batching do to the same examples in the same precision.
+else does not honour a tree's masks: each shows as a difference between a tree and plain passes, which are small
+batches first, and single passes where those differ by more than rounding. Rounding shows too, so the measure is
+what padding and batching do to the same examples in the same precision.
 
 Shapes: B examples, D hidden.
 """
@@ -11,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from concept_depth.extraction import token_tree
-from concept_depth.extraction.batches import run_batch
+from concept_depth.extraction.batches import plan_batches, rotary_kind, run_batch
 from concept_depth.extraction.tree_forward import Form, TreeRunner, forms, refusal, wanted_part
 from concept_depth.subjects.attention import float_dtype, implementation
 from concept_depth.subjects.sites import Listener
@@ -28,6 +30,8 @@ Rows = Mapping[str, torch.Tensor]
 # What rounding alone may do, as a share of the vector's length, where batching happens to change nothing.
 FLOOR = {torch.float64: 1e-13, torch.float32: 2e-6, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 ALLOWED_TIMES_BATCHED = 4.0
+# Tokens of the batches that examples are compared with first.
+_TOGETHER = 256
 # Where batching itself changes more than this, it is no measure of rounding (quantised networks stay below it).
 CEILING = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.2, torch.bfloat16: 0.2}
 
@@ -39,7 +43,7 @@ class Verdict:
     Args:
         right: trees may be used.
         reason: one clause; what went wrong, where they may not.
-        tree_error: largest relative difference between tree and single passes, over layers and examples.
+        tree_error: largest relative difference between tree and plain passes, over layers and examples.
         batch_error: the same between right-padded batches and single passes; None where it was not needed.
         tolerance: the tree's error must not exceed it.
         form: how masks are handed over.
@@ -106,13 +110,13 @@ def check_trees(
     if reason is not None:
         return Verdict(False, reason), []
     sizes = [token_tree.distinct_tokens([wanted_part(example) for example in pack]) for pack in packs]
-    # Each witness runs alone, which takes as long as dozens in a pack: all kinds of them from the largest pack only.
+    # A plain pass takes as long as dozens of examples in a pack: all kinds of witnesses from the largest pack only.
     largest = sizes.index(max(sizes))
     chosen = [witnesses(pack) if number == largest else outermost(pack) for number, pack in enumerate(packs)]
     compared = [pack[i] for pack, picked in zip(packs, chosen, strict=True) for i in picked]
-    single = run_single(subject, ear, compared)
+    floor = FLOOR[_precision(subject)]
+    plain = _Plain(subject, ear, compared)
     failed = []
-    batch_error: float | None = None
     for form in forms(subject, longest):
         try:
             results, narrowed = _run(subject, ear, packs, form, mlp)
@@ -123,10 +127,13 @@ def check_trees(
         blocked = any(by_blocks for _, by_blocks in results)
         found = {
             name: torch.cat([result[name][picked] for result, picked in zip(rows, chosen, strict=True)])
-            for name in single
+            for name in rows[0]
         }
-        error_ = relative_error(found, single)
-        tolerance, batch_error = allowed_error(subject, ear, compared, single, error_, batch_error)
+        error_, tolerance, batch_error = plain.quick_error(found), floor, None
+        if error_ > floor:
+            error_ = relative_error(found, plain.single)
+            tolerance, batch_error = allowed_error(subject, ear, compared, plain.single, error_, plain.batch_error)
+            plain.batch_error = batch_error
         right = error_ <= tolerance
         said = str(form) if right else f"{form}: a tree differs from single passes by {error_:.1e}"
         verdict = Verdict(right, said, _finite(error_), _finite(batch_error), tolerance, form, blocked, narrowed)
@@ -134,6 +141,42 @@ def check_trees(
             return verdict, rows
         failed.append(verdict)
     return min(failed, key=lambda verdict: verdict.tree_error or float("inf")), []
+
+
+class _Plain:
+    """What plain passes give for the examples that are compared, each way made when it is asked for.
+
+    Attributes:
+        batch_error: what batching does to them, where it was measured.
+    """
+
+    def __init__(self, subject: Subject, ear: Listener, examples: Sequence[Encoded]) -> None:
+        self._subject, self._ear, self._examples = subject, ear, examples
+        self.batch_error: float | None = None
+
+    @cached_property
+    def single(self) -> dict[str, torch.Tensor]:
+        """The rows of each alone."""
+        return run_single(self._subject, self._ear, self._examples)
+
+    @cached_property
+    def _batches(self) -> list[tuple[list[int], dict[str, torch.Tensor]]]:
+        """The rows of small batches, and last of the shortest example alone.
+
+        A pass over a few tokens takes as long as one over some hundreds. What all that share a pass do to each
+        other (positions scaled by the longest, say) they may do in batches and trees alike, and to the shortest most.
+        """
+        shortest = min(range(len(self._examples)), key=lambda i: len(self._examples[i].ids))
+        kind = partial(rotary_kind, self._subject)
+        parts = [*plan_batches(self._examples, _TOGETHER, kind), [shortest]]
+        return [(part, run_batch(self._subject, self._ear, [self._examples[i] for i in part])) for part in parts]
+
+    def quick_error(self, found: Rows) -> float:
+        """The relative error of `found` against small batches: above the single passes' by rounding at most."""
+        return max(
+            relative_error({name: rows[part] for name, rows in found.items()}, expected)
+            for part, expected in self._batches
+        )
 
 
 def allowed_error(
@@ -157,8 +200,7 @@ def allowed_error(
     Returns:
         The largest relative difference that is allowed, and what batching does, where it was needed.
     """
-    dtype = float_dtype(subject.module)
-    known = dtype if dtype in FLOOR else torch.bfloat16
+    known = _precision(subject)
     if error > FLOOR[known] and batch_error is None:
         batch_error = relative_error(run_batch(subject, ear, examples), single)
     allowed = 0.0 if batch_error is None else min(ALLOWED_TIMES_BATCHED * batch_error, CEILING[known])
@@ -179,6 +221,12 @@ def _run(
             mlp = None
     runner = TreeRunner(subject, form, blocked)
     return [runner.run(ear, pack) for pack in packs], False
+
+
+def _precision(subject: Subject) -> torch.dtype:
+    """The dtype whose rounding is to be expected."""
+    dtype = float_dtype(subject.module)
+    return dtype if dtype in FLOOR else torch.bfloat16
 
 
 def packs_to_check(packs: Sequence[Sequence[Encoded]]) -> list[int]:
