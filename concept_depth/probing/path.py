@@ -131,7 +131,7 @@ class _Path:
         self.fits = Fits(design.Z.new_zeros(B, design.Z.shape[1]), zero, zero > 0)
         self.hessians: Hessians | None = None
         self.sharing = len(C) > 1
-        self.n_series = 0
+        self.n_series = 0  # set by `walk`
         self.owners: list[int] = []  # whose Hessians they are: the first problem of each series
 
     def walk(self) -> None:
@@ -192,6 +192,7 @@ class _Path:
                 start = fits.theta[left]
                 shared = self.sharing or left.numel() * P * P > _HESSIAN_ELEMENTS
                 hessians = self._problems(left, start).hessians(start, shared=shared)
+                # The mean of some series alone would mislead the next value of C, which all of them take.
                 if left.numel() == wave.numel() and (not shared or left.numel() == self.n_series):
                     self.hessians, self.owners = hessians, owners
                 patience = round((_PATIENCE_SHARED if shared else _PATIENCE_WITH) * self.patience)
