@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import time
 import warnings
@@ -192,6 +193,13 @@ def bench_default(acts: Activations, title: str, layers: int, device: str) -> li
     ]
 
 
+def shape(text: str) -> str:
+    """A shape as it is typed, n x d."""
+    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no shape; give rows x features, 1500x576 for instance")
+    return text
+
+
 def _spread(names: list[str], count: int) -> list[str]:
     """`count` of the names, evenly spread; 0 is all."""
     if not count or count >= len(names):
@@ -208,7 +216,7 @@ def main() -> None:
     """Run what the options ask for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--shapes", nargs="*", default=["1500x576", "6000x2048", "1500x4096"], help="n x d, synthetic"
+        "--shapes", nargs="*", type=shape, default=["1500x576", "6000x2048", "1500x4096"], help="n x d, synthetic"
     )
     parser.add_argument(
         "--activations", type=Path, help="what Activations.save wrote: real layers, in place of --shapes"

@@ -69,7 +69,7 @@ def test_a_model_whose_padding_leaks_fails(monkeypatch):
     found = verdicts(doctor(from_model(model, word_tokenizer())))
     assert found["padded equals unpadded"] == "fail"
     assert found["batched equals single"] == "fail"
-    assert found["trees equal single passes"] == "note"
+    assert found["trees equal plain passes"] == "note"
 
 
 def test_values_that_are_not_finite_are_named_with_their_layer():
@@ -92,7 +92,7 @@ def test_massive_activations_are_a_note():
 def test_a_model_that_honours_no_tree_is_still_healthy():
     model = causal_lm(BloomConfig(vocab_size=len(VOCABULARY), hidden_size=32, n_layer=2, n_head=4))
     diagnosis = doctor(from_model(model, word_tokenizer()))
-    assert verdicts(diagnosis)["trees equal single passes"] == "note"
+    assert verdicts(diagnosis)["trees equal plain passes"] == "note"
     assert diagnosis.healthy
 
 

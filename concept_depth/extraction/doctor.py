@@ -100,7 +100,7 @@ def doctor(subject: Subject) -> Diagnosis:
         subject: a language model.
 
     Returns:
-        A check each for: rows finite; batched equals single; padded equals unpadded; trees equal single passes,
+        A check each for: rows finite; batched equals single; padded equals unpadded; trees equal plain passes,
         and where they do not, whether the network goes on rightly from its own cache; hooks equal the model's own
         hidden states, and what their last entry is; massive activations.
 
@@ -191,7 +191,7 @@ def _padded(
 
 
 def _trees(subject: Subject, ear: Listener, examples: Sequence[Encoded]) -> Check:
-    name = "trees equal single passes"
+    name = "trees equal plain passes"
     verdict, _ = check_trees(subject, ear, [examples])
     if verdict.right:
         distinct = token_tree.distinct_tokens([wanted_part(example) for example in examples])

@@ -161,14 +161,16 @@ class _Plain:
 
     @cached_property
     def _batches(self) -> list[tuple[list[int], dict[str, torch.Tensor]]]:
-        """The rows of small batches, and last of the shortest example alone.
+        """The rows of small batches, and of the shortest example alone.
 
         A pass over a few tokens takes as long as one over some hundreds. What all that share a pass do to each
         other (positions scaled by the longest, say) they may do in batches and trees alike, and to the shortest most.
         """
         shortest = min(range(len(self._examples)), key=lambda i: len(self._examples[i].ids))
         kind = partial(rotary_kind, self._subject)
-        parts = [*plan_batches(self._examples, _TOGETHER, kind), [shortest]]
+        parts = plan_batches(self._examples, _TOGETHER, kind)
+        if [shortest] not in parts:
+            parts.append([shortest])
         return [(part, run_batch(self._subject, self._ear, [self._examples[i] for i in part])) for part in parts]
 
     def quick_error(self, found: Rows) -> float:
@@ -252,7 +254,7 @@ def outermost(pack: Sequence[Encoded]) -> list[int]:
 
 
 def witnesses(pack: Sequence[Encoded]) -> list[int]:
-    """Examples to compare, few, as each runs alone, but such that whatever a network does to a tree shows in one.
+    """Examples to compare: few, as each may run alone, but such that what a network does to a tree shows in one.
 
     The outermost; the shortest, since it shows what longer ones do to all that share a pass with them; and two that
     branch off shortly before their end, far behind the row that they branch from: there a distance in rows is least

@@ -93,34 +93,20 @@ def solve_logistic(
     """
     _check_effort(tol, max_iter)
     with torch.inference_mode():  # a tenth faster than with autograd's bookkeeping
-        values = _solved(X, Y, C, sample_weight, tol, max_iter, rotation, device, n_classes)
+        X_ND = _matrix(X, device)
+        Y_BN, weight_BN, C_B = _checked(X_ND, Y, C, sample_weight, n_classes)
+        design = Design.of(X_ND, None if rotation is None else _checked_rotation(X_ND, rotation))
+        if n_classes > 2:
+            many = fit_multinomial(
+                design, Y_BN.long(), weight_BN, C_B, n_classes=n_classes, tol=tol, max_iter=max_iter
+            )
+            values = _many_in_features(design, Y_BN.long(), weight_BN, C_B, *many)
+        else:
+            fits = fit_path(design, 2 * Y_BN - 1, weight_BN, C_B, tol=tol, max_iter=max_iter)
+            values = _in_features(design, 2 * Y_BN - 1, weight_BN, C_B, fits)
     if not isinstance(X, Tensor):
         return LogisticSolution(*(value.cpu().numpy() for value in values))
     return LogisticSolution(*(value.clone() for value in values))  # a clone may take part in autograd again
-
-
-def _solved(
-    X: Any,
-    Y: Any,
-    C: Any,
-    sample_weight: Any,
-    tol: float,
-    max_iter: int,
-    rotation: Any,
-    device: Any,
-    n_classes: int,
-) -> list[Tensor]:
-    """The fields of `LogisticSolution`."""
-    X_ND = _matrix(X, device)
-    Y_BN, weight_BN, C_B = _checked(X_ND, Y, C, sample_weight, n_classes)
-    design = Design.of(X_ND, None if rotation is None else _checked_rotation(X_ND, rotation))
-    if n_classes > 2:
-        many = fit_multinomial(
-            design, Y_BN.long(), weight_BN, C_B, n_classes=n_classes, tol=tol, max_iter=max_iter
-        )
-        return _many_in_features(design, Y_BN.long(), weight_BN, C_B, *many)
-    fits = fit_path(design, 2 * Y_BN - 1, weight_BN, C_B, tol=tol, max_iter=max_iter)
-    return _in_features(design, 2 * Y_BN - 1, weight_BN, C_B, fits)
 
 
 def rotation_of(X: Any) -> Any:

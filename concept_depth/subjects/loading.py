@@ -177,7 +177,7 @@ def _device(device: str) -> torch.device:
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         raise InputError(
             f"there is no device {device!r} here; give 'auto', 'cpu', or 'cuda' with a GPU"
         ) from error
