@@ -147,11 +147,6 @@ class Reading:
         """The rule's position among the layers; None where it names none."""
         if self.rule.name == "separable":
             return self._separable()
-        over = excess(self.rule, self.curve[None], np.array([self.peak]), self.chance, self._bar)
-        layers = np.flatnonzero(self.readable)
-        if over is not None:
-            first = _first_that_holds(over[0, layers], self._deviation[layers])
-            return None if first is None else float(layers[first])
         curve = self.curve if self.rule_metric is None else self.scores.metric("accuracy").mean(1)
         found = float(self.fall(curve[None], np.array([self.peak]))[0])
         return None if np.isnan(found) else found
@@ -185,13 +180,6 @@ class Reading:
         peaks = resampler.crossfitted_peaks(weight, repeat, HALVINGS_EACH, rng, self.readable)
         return curves, peaks
 
-    @cached_property
-    def _deviation(self) -> FloatArray:
-        """(L,) standard error of each layer's excess over what the rule asks for."""
-        curves, peaks = self._replicates
-        over_BL = excess(self.rule, curves, peaks, self.chance, self._bar)
-        return np.zeros(len(self.curve)) if over_BL is None else _spread(over_BL)
-
     def interval(self) -> tuple[float, float] | None:
         """95 % interval in layer numbers; None where the rule has none."""
         if self.rule.name == "separable":
@@ -199,9 +187,10 @@ class Reading:
         curves, peaks = self._replicates
         numbers = np.asarray(self.scores.numbers, np.float64)
         over = excess(self.rule, self.curve[None], np.array([self.peak]), self.chance, self._bar)
-        if over is not None:
+        drawn = excess(self.rule, curves, peaks, self.chance, self._bar)
+        if over is not None and drawn is not None:
             layers = np.flatnonzero(self.readable)
-            ends = _inverted(over[0, layers], self._deviation[layers])
+            ends = _inverted(over[0, layers], _spread(drawn)[layers])
             return float(numbers[layers[ends[0]]]), float(numbers[layers[ends[1]]])
         if self.rule_metric is not None:
             resampler, rng = Resampler(self.scores, self.rule_metric), _rng(self.scores, 5)
@@ -270,20 +259,6 @@ def _spread(values_BL: FloatArray) -> FloatArray:
     """(L,) standard deviation over the replicates that have scores."""
     known = known_rows(values_BL)
     return np.asarray(known.std(0)) if len(known) else np.zeros(values_BL.shape[1])
-
-
-def _first_that_holds(over_L: FloatArray, deviation_L: FloatArray) -> int | None:
-    """Position of the first layer that reaches the threshold, and not by a chance excursion.
-
-    The first of many noisy values to pass a threshold passes it too early. So a layer that passes by less than its
-    noise must still pass on average with the layer after it; where none does, the first to pass counts.
-    """
-    passes = over_L >= -ROUNDING
-    after = np.append(over_L[1:], np.inf)
-    holds = passes & ((over_L >= Z * deviation_L) | (over_L + after >= -ROUNDING))
-    if not passes.any():
-        return None
-    return int((holds if holds.any() else passes).argmax())
 
 
 def _inverted(over_L: FloatArray, deviation_L: FloatArray) -> tuple[int, int]:

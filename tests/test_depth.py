@@ -141,6 +141,20 @@ def test_the_cross_fitted_peak_is_not_the_raw_maximum_of_a_plateau():
     assert found.peak == pytest.approx(0.8, abs=0.02)
 
 
+def test_the_depth_is_the_first_layer_to_reach_the_threshold_however_noisy_the_curve():
+    rise = np.r_[[0.5] * 3, np.linspace(0.55, 0.7, 8), [0.7] * 8]
+    lone = 0
+    for seed in range(12):
+        scores = made(rise, n=150, shared=0.3, seed=seed)
+        found = find_depth(scores)
+        reaches = scores.curve >= scores.chance + 0.9 * (found.peak - scores.chance) - 1e-12
+        assert found.number == np.flatnonzero(reaches)[0]
+        low, high = found.interval_numbers
+        assert low <= found.number <= high
+        lone += not reaches[found.number + 1]
+    assert lone >= 3  # the premise: among them are layers that reach it and whose next does not
+
+
 def test_each_verdict_has_its_case_and_a_sentence():
     low_null = np.full((39, 11), 0.55)
     cases = {
