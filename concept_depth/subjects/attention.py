@@ -6,7 +6,7 @@ the known masks computes only the pairs of its blocks; every other call, of this
 way. The model itself is not touched: the function is swapped in the library's registry and put back.
 
 Shapes: T tokens, H heads, G key-value heads, C blocks, S queries and K keys of a block, E width of a head,
-R = S · H / G query rows of a block.
+P = H / G heads that share keys, R = P · S query rows of a block.
 """
 
 from __future__ import annotations
@@ -112,17 +112,21 @@ def _attend(
 ) -> torch.Tensor:
     """(1, T, H, E) attention of (1, H, T, E) queries over (1, G, T, E) keys and values."""
     C, _, S, _ = known.mask.shape
-    H, G, T = query.shape[1], key.shape[1], known.tokens
-    query_THE = query[0].transpose(0, 1)
-    if C * S > T:
-        query_THE = functional.pad(query_THE, (0, 0, 0, 0, 0, C * S - T))
+    (_, H, T, E), G = query.shape, key.shape[1]
+    P = H // G
     # The heads that share keys become rows of one block: no key is copied for each of them.
-    query_CGRE = query_THE.reshape(C, S, G, H // G, -1).permute(0, 2, 3, 1, 4).reshape(C, G, (H // G) * S, -1)
+    query_GPTE = query[0].view(G, P, T, E)
+    whole = T // S  # blocks that are full; the last one may not be
+    query_CGPSE = query.new_empty(C, G, P, S, E)
+    query_CGPSE[:whole] = query_GPTE[:, :, : whole * S].view(G, P, whole, S, E).permute(2, 0, 1, 3, 4)
+    query_CGPSE[whole:] = 0
+    query_CGPSE[whole:, :, :, : T - whole * S] = query_GPTE[:, :, whole * S :]
+    query_CGRE = query_CGPSE.flatten(2, 3)
     key_CGKE = key[0].transpose(0, 1)[known.keys].transpose(1, 2)
     value_CGKE = value[0].transpose(0, 1)[known.keys].transpose(1, 2)
-    mask = known.for_groups_of(H // G)
+    mask = known.for_groups_of(P)
     out_CGRE = functional.scaled_dot_product_attention(
         query_CGRE, key_CGKE, value_CGKE, attn_mask=mask, scale=scaling
     )
-    out = out_CGRE.reshape(C, G, H // G, S, -1).permute(0, 3, 1, 2, 4).reshape(1, C * S, H, -1)
+    out = out_CGRE.reshape(C, G, P, S, -1).permute(0, 3, 1, 2, 4).reshape(1, C * S, H, -1)
     return out[:, :T]

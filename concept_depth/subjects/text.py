@@ -21,7 +21,7 @@ CHANGED = "the chat template changes the text, so a span in it cannot be found; 
 
 @dataclass(frozen=True)
 class _Tokens:
-    """One prompt as tokens; `special` marks what the tokenizer put around it, `offsets` are in characters."""
+    """One prompt as tokens; `special` marks what the tokenizer put around it, `offsets` in characters are for spans."""
 
     ids: list[int]
     special: list[bool]
@@ -158,7 +158,8 @@ class TokenReader:
     def _tokenize(self, prompts: Sequence[str]) -> list[_Tokens]:
         if not prompts:
             return []
-        fast = bool(getattr(self.tokenizer, "is_fast", False))
+        # Only spans need the characters of each token, which take longer to hand over than the tokens.
+        located = self.position == "span" and bool(getattr(self.tokenizer, "is_fast", False))
         with untouched(self.tokenizer):
             # Chat markup holds its own special tokens.
             batch = self.tokenizer(
@@ -168,11 +169,11 @@ class TokenReader:
                 truncation=False,
                 return_attention_mask=False,
                 return_special_tokens_mask=True,
-                return_offsets_mapping=fast,
+                return_offsets_mapping=located,
                 verbose=False,
             )
         count = len(prompts)
-        offsets = batch["offset_mapping"] if fast else [None] * count
+        offsets = batch["offset_mapping"] if located else [None] * count
         specials = set(getattr(self.tokenizer, "all_special_ids", []))
         masks = batch.get("special_tokens_mask") or [[i in specials for i in ids] for ids in batch["input_ids"]]
         tokens = []
@@ -186,7 +187,7 @@ class TokenReader:
             special = [not first <= i <= last for i in range(len(ids))]
             if self.chat_template:
                 special = [False] * len(ids)
-            tokens.append(_Tokens(list(ids), special, None if places is None else [tuple(p) for p in places]))
+            tokens.append(_Tokens(list(ids), special, places))
         return tokens
 
     def _added(self, prompt: str, ids: Sequence[int]) -> list[bool]:
