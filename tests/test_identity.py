@@ -201,6 +201,14 @@ def test_edits_through_data_change_the_hash_and_undoing_them_brings_it_back(dtyp
     assert identity.weights_hash(network) == before
 
 
+@pytest.mark.parametrize("rows", [1, 63, 64, 130])
+def test_sums_in_steps_are_the_sums_of_all_rows_and_columns(rows):
+    weights = torch.randn(rows * 8192 + 5, generator=torch.Generator().manual_seed(0))
+    words = weights[: rows * 8192].numpy().view(np.int64).reshape(rows, 4096)
+    expected = np.concatenate([words.sum(0), words.sum(1)]).tobytes() + weights[-5:].numpy().tobytes()
+    assert identity._sums(weights) == expected
+
+
 def test_weights_are_hashed_once(tmp_path, hashed):
     subject = from_model(causal_lm(), word_tokenizer())
     collect(subject, concept(), cache_dir=tmp_path)
