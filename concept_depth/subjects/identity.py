@@ -27,7 +27,7 @@ _NO_NUMBER = re.compile(
 # Their hooks and classes act on what lies in weights, config and structure; their versions are in the record.
 _LIBRARIES = ("torch", "transformers", "transformers_modules", "peft", "accelerate", "bitsandbytes", "torchao")
 _ADAPTER_FACTS = ("active_adapters", "disable_adapters", "merged_adapters", "scaling")
-# Width of the rows in which the words of a tensor are added up.
+# Width of the rows in which the words of a tensor are added up, and how many of them at a time.
 _WORDS = 4096
 _STEP = 64
 
