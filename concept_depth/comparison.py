@@ -176,7 +176,9 @@ class _Side:
         self.resampler = Resampler(scores)
         # Without the peak of the sample itself, which `read` does not ask for and which costs most.
         sign = self.resampler.sign
-        self.plain = Reading(scores, rule, sign, scores.curve * sign, scores.chance * sign, float("nan"))
+        self.plain = Reading(
+            scores, rule, sign, scores.curve * sign, scores.chance * sign, float("nan"), np.empty(0)
+        )
         metric = self.plain.rule_metric
         self.of_rule = self.resampler if metric is None else Resampler(scores, metric)
         self.fractions = scores.fractions
@@ -204,7 +206,8 @@ class _Side:
         """Depths (M,) as fractions, NaN where the rule names no layer, and peaks (M,) of weightings."""
         rng, readable = np.random.default_rng(seed), self.plain.readable
         curves = self.of_rule.curves(weight, repeat)
-        peaks = self.resampler.crossfitted_peaks(weight, repeat, 2, rng, readable)
+        peaks, _ = self.resampler.crossfitted_peaks(weight, repeat, 2, rng, readable)
+        peaks = peaks.mean(0)
         return self._fraction(self.plain.fall(curves, peaks)), peaks
 
     def _fraction(self, position_M: FloatArray) -> FloatArray:

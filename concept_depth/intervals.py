@@ -2,7 +2,8 @@
 
 Intervals resample groups jointly for all layers; each replicate reads one of the repeats. For rules that name the
 first layer to reach something, the interval inverts a test: a layer can be the depth if its band reaches the
-threshold and no layer before it surely does. For other rules it holds the middle 95 % of the replicates' depths.
+threshold and the best of the layers before it does not surely do so. For other rules it holds the middle 95 % of the
+replicates' depths.
 
 Nothing is read off a layer whose fits did not converge: neither peak, nor null, nor interval, nor rise knows it.
 
@@ -54,6 +55,7 @@ class Reading:
         curve: (L,) scoring metric.
         chance: what the best constant prediction scores on it.
         peak: cross-fitted; NaN where no layer's fits converged.
+        so_far: (L',) cross-fitted peak among the layers up to each, of those whose fits converged.
     """
 
     scores: LayerScores
@@ -62,6 +64,7 @@ class Reading:
     curve: FloatArray = field(repr=False)
     chance: float
     peak: float
+    so_far: FloatArray = field(repr=False)
 
     @classmethod
     def of(cls, scores: LayerScores, rule: Rule) -> Reading:
@@ -71,10 +74,10 @@ class Reading:
         resampler = Resampler(scores)
         whole = np.ones((1, resampler.n_groups))
         rng = _rng(scores, 4)
-        peak = float(resampler.crossfitted_peaks(whole, None, HALVINGS, rng, readable_layers(scores))[0])
-        return cls(
-            scores, rule, resampler.sign, scores.curve * resampler.sign, scores.chance * resampler.sign, peak
-        )
+        peak, so_far = resampler.crossfitted_peaks(whole, None, HALVINGS, rng, readable_layers(scores))
+        sign = resampler.sign
+        curve, chance = scores.curve * sign, scores.chance * sign
+        return cls(scores, rule, sign, curve, chance, float(peak.mean()), so_far[:, 0].mean(0))
 
     @property
     def best(self) -> float:
@@ -172,36 +175,68 @@ class Reading:
         )
 
     @cached_property
-    def _replicates(self) -> tuple[FloatArray, FloatArray]:
-        """Curves (B, L) of resampled groups, and their cross-fitted peaks (B,)."""
+    def _replicates(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Curves (B, L) of resampled groups; of E halvings each their peaks (E, B) and up to layers (E, B, L')."""
         resampler, rng = Resampler(self.scores), _rng(self.scores, 5)
         weight, repeat = resampler.draw(REPLICATES, rng)
         curves = resampler.curves(weight, repeat)
-        peaks = resampler.crossfitted_peaks(weight, repeat, HALVINGS_EACH, rng, self.readable)
-        return curves, peaks
+        return curves, *resampler.crossfitted_peaks(weight, repeat, HALVINGS_EACH, rng, self.readable)
 
     def interval(self) -> tuple[float, float] | None:
         """95 % interval in layer numbers; None where the rule has none."""
         if self.rule.name == "separable":
             return None
-        curves, peaks = self._replicates
+        curves, peaks, _ = self._replicates
         numbers = np.asarray(self.scores.numbers, np.float64)
-        over = excess(self.rule, self.curve[None], np.array([self.peak]), self.chance, self._bar)
-        drawn = excess(self.rule, curves, peaks, self.chance, self._bar)
-        if over is not None and drawn is not None:
-            layers = np.flatnonzero(self.readable)
-            ends = _inverted(over[0, layers], _spread(drawn)[layers])
-            return float(numbers[layers[ends[0]]]), float(numbers[layers[ends[1]]])
+        if (ends := self._inverted()) is not None:
+            return float(numbers[ends[0]]), float(numbers[ends[1]])
         if self.rule_metric is not None:
             resampler, rng = Resampler(self.scores, self.rule_metric), _rng(self.scores, 5)
             curves = resampler.curves(*resampler.draw(REPLICATES, rng))
-        found = self.fall(curves, peaks)
+        found = self.fall(curves, peaks.mean(0))
         found = found[np.isfinite(found)]
         if not len(found):
             return None
         low_position, high_position = np.quantile(found, [LEVEL / 2, 1 - LEVEL / 2], method="inverted_cdf")
         order = np.arange(len(numbers))
         return float(np.interp(low_position, order, numbers)), float(np.interp(high_position, order, numbers))
+
+    def _inverted(self) -> tuple[int, int] | None:
+        """First layer that may have reached the threshold, and the one up to which some layer surely has.
+
+        "Some layer up to l has reached it" is tested on the best of them, cross-fitted. Where the curve lies flat
+        just above the threshold no layer alone surely has, but the best of them all has by definition. None for
+        rules without a threshold.
+        """
+        layers = np.flatnonzero(self.readable)
+        curves, peaks, so_far = self._replicates
+        alone = self._margin(self.curve[layers], self.peak, curves[:, layers], peaks)
+        best = self._margin(self.so_far, self.so_far[-1], so_far, so_far[..., -1])
+        if alone is None or best is None:
+            return None
+        low = int((alone[0] + Z_FIRST * alone[1] >= -ROUNDING).argmax())  # the first of all, where none may
+        surely = np.flatnonzero(best[0] - Z_LAST * best[1] >= -ROUNDING)
+        high = int(surely[0]) if len(surely) else len(layers) - 1
+        depth = int((alone[0] >= -ROUNDING).argmax())  # is always inside
+        return int(layers[low]), int(layers[max(low, depth, high)])
+
+    def _margin(
+        self, curve_L: FloatArray, peak: float, drawn_BL: FloatArray, peak_EB: FloatArray
+    ) -> tuple[FloatArray, FloatArray] | None:
+        """(L,) by how much each layer exceeds the threshold, and the standard errors of that.
+
+        The sample's peaks are means of more halvings than a replicate's, so the share of the replicates' variance
+        that comes of their few halvings is taken out. `drawn_BL` may be (E, B, L), one for each halving.
+        """
+        over = excess(self.rule, curve_L, np.array(peak), self.chance, self._bar)
+        drawn_EBL = excess(self.rule, drawn_BL, peak_EB, self.chance, self._bar)
+        if over is None or drawn_EBL is None:
+            return None
+        drawn_EBL = drawn_EBL[:, np.isfinite(drawn_EBL).all((0, 2))]
+        if not drawn_EBL.shape[1]:
+            return over, np.zeros(len(over))
+        of_halvings = drawn_EBL.var(0, ddof=1).mean(0) * (1 / HALVINGS_EACH - 1 / HALVINGS)
+        return over, np.sqrt(np.maximum(drawn_EBL.mean(0).var(0) - of_halvings, 0.0))
 
     def curve_interval(self) -> FloatArray:
         """(L, 2) pointwise 95 % interval of the scores, in their own orientation.
@@ -210,8 +245,7 @@ class Reading:
         that the group bootstrap's variance implies (the number of groups where it implies none, as at 100 %);
         losses and bits get the bootstrap's normal interval.
         """
-        curves, _ = self._replicates
-        deviation = _spread(curves)
+        deviation = _spread(self._replicates[0])
         if self.scores.scoring in ("log_loss", "v_information"):
             ends = np.stack([self.curve - Z * deviation, self.curve + Z * deviation], 1) * self.sign
             return np.sort(ends, axis=1)
@@ -259,19 +293,6 @@ def _spread(values_BL: FloatArray) -> FloatArray:
     """(L,) standard deviation over the replicates that have scores."""
     known = known_rows(values_BL)
     return np.asarray(known.std(0)) if len(known) else np.zeros(values_BL.shape[1])
-
-
-def _inverted(over_L: FloatArray, deviation_L: FloatArray) -> tuple[int, int]:
-    """First layer that may have reached the threshold, and first that surely has.
-
-    Args:
-        over_L: by how much each layer exceeds the threshold.
-        deviation_L: standard errors of that.
-    """
-    may = over_L + Z_FIRST * deviation_L >= -ROUNDING
-    surely = over_L - Z_LAST * deviation_L >= -ROUNDING
-    low = int(may.argmax())  # the first layer of all, where none may
-    return low, max(low, int(surely.argmax())) if surely.any() else len(over_L) - 1
 
 
 def first_above(scores: LayerScores, other: LayerScores, name: str) -> int | None:

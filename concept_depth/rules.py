@@ -88,12 +88,22 @@ def first_true(mask_ML: npt.NDArray[np.bool_]) -> FloatArray:
 
 
 def excess(rule: Rule, curve_ML: FloatArray, peak_M: FloatArray, chance: float, bar: float) -> FloatArray | None:
-    """(M, L) by how much each layer passes a rule that names the first to reach something; None for others."""
+    """(..., L) by how much layers pass a rule that names the first to reach something; None for others.
+
+    Args:
+        rule: which.
+        curve_ML: (..., L) curves.
+        peak_M: (...) their peaks.
+        chance: what the best constant prediction scores.
+        bar: for `onset`.
+    """
     if rule.name == "within":
-        return np.asarray(curve_ML - (chance + rule.share * (peak_M - chance))[:, None])
-    if rule.name == "onset":
-        return np.asarray(curve_ML - bar)
-    return None
+        threshold_M = chance + rule.share * (peak_M - chance)
+    elif rule.name == "onset":
+        threshold_M = np.full_like(peak_M, bar)
+    else:
+        return None
+    return np.asarray(curve_ML - threshold_M[..., None])
 
 
 def positions(

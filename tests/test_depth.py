@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.ndimage import correlate1d, gaussian_filter1d
 
+from concept_depth import intervals
 from concept_depth.activations import Activations
 from concept_depth.depth import check_rule, converging_layer, find_depth, jumping_layer
 from concept_depth.errors import InputError
+from concept_depth.intervals import Reading
 from concept_depth.probing import bootstrap, metrics
 from concept_depth.probing.bootstrap import Resampler
 from concept_depth.probing.protocol import score_layers
@@ -139,6 +142,55 @@ def test_the_cross_fitted_peak_is_not_the_raw_maximum_of_a_plateau():
     found = find_depth(flat)
     assert flat.curve.max() > 0.83  # the premise: the best of forty noisy layers
     assert found.peak == pytest.approx(0.8, abs=0.02)
+
+
+def test_the_summit_is_found_on_slow_rises_and_after_jumps():
+    x, rng = np.linspace(0, 1, 31), np.random.default_rng(0)
+    slow, jump = 0.5 + 0.3 * (1 - np.exp(-3 * x)), np.where(x < 0.4, 0.5, 0.9 - 0.2 * (x - 0.4) / 0.6)
+    lost = {}
+    for name, curve in {"slow": slow, "jump": jump}.items():
+        noisy = curve + rng.normal(scale=0.02, size=(400, 31))
+        narrow = correlate1d(noisy, [0.25, 0.5, 0.25], axis=1, mode="nearest").argmax(1)
+        wide = gaussian_filter1d(noisy, 3.1, axis=1, mode="nearest").argmax(1)
+        chosen = {"ours": bootstrap._summit(noisy), "narrow": narrow, "wide": wide}
+        lost[name] = {way: curve.max() - curve[layers].mean() for way, layers in chosen.items()}
+    assert lost["slow"]["ours"] < 0.6 * lost["slow"]["narrow"]
+    assert lost["jump"]["ours"] < 0.3 * lost["jump"]["wide"]
+    assert bootstrap._summit(np.full((1, 31), 0.7))[0] == 0
+    assert bootstrap._summit(np.where(np.arange(31) == 12, 0.85, 0.7)[None])[0] == 12
+
+
+def test_the_best_layer_so_far_is_the_first_of_the_highest():
+    curves = np.random.default_rng(0).integers(0, 4, size=(50, 12)) / 4
+    smooth = correlate1d(curves, [0.25, 0.5, 0.25], axis=1, mode="nearest")
+    slowly = [[int(row[: layer + 1].argmax()) for layer in range(12)] for row in smooth]
+    assert (np.diff(bootstrap._so_far(curves)) >= 0).all()
+    assert np.array_equal(
+        np.take_along_axis(smooth, bootstrap._so_far(curves), 1), np.maximum.accumulate(smooth, 1)
+    )
+    assert [list(row) for row in bootstrap._so_far(curves)] == slowly
+
+
+def test_the_interval_of_a_plateau_ends_where_its_layers_together_surely_reach_the_threshold():
+    last, ends = 25, []
+    for seed in range(12):
+        low, high = find_depth(made([0.5] * 6 + [0.7] * 20, n=300, shared=0.0, seed=seed)).interval_numbers
+        assert low <= 6 <= high
+        ends.append(high)
+    assert np.mean(np.array(ends) == last) <= 0.25  # by the first layer that alone surely does: most
+
+
+def test_standard_errors_do_not_grow_with_few_halvings(monkeypatch):
+    scores, found = made([0.5] * 6 + [0.7] * 8, n=200, shared=0.0), {}
+    for each in (2, 16):
+        monkeypatch.setattr(intervals, "HALVINGS_EACH", each)
+        reading = Reading.of(scores, check_rule("within:0.9"))
+        _, _, so_far = reading._replicates
+        found[each] = reading._margin(reading.so_far, reading.so_far[-1], so_far, so_far[..., -1])[1]
+        found[-each] = (so_far - 0.9 * so_far[..., -1:]).mean(0).std(0)
+    assert np.allclose(found[16], found[-16])
+    assert np.allclose(found[2], found[16], rtol=0.1)
+    assert found[-2][8] > 1.2 * found[16][8]  # the premise: uncorrected they do
 
 
 def test_the_depth_is_the_first_layer_to_reach_the_threshold_however_noisy_the_curve():
@@ -293,7 +345,8 @@ def test_resamples_that_lack_a_class_have_no_score_and_widen_no_interval():
     without = np.ones((1, resampler.n_groups))
     without[0, :5] = 0
     assert np.isnan(resampler.curves(without)).all()
-    assert np.isnan(resampler.crossfitted_peaks(without, None, 2, np.random.default_rng(0))).all()
+    for peaks in resampler.crossfitted_peaks(without, None, 2, np.random.default_rng(0)):
+        assert np.isnan(peaks).all()
     depth = find_depth(scores)
     assert (depth.peak, depth.verdict, depth.interval) == (1.0, "at_input", (0.0, 0.0))
     assert depth.curve_interval[0, 0] > 0.9
@@ -314,7 +367,7 @@ def test_replicates_drawn_in_pieces_are_the_same(monkeypatch):
         monkeypatch.setattr(bootstrap, "_CHUNK", chunk)
         rng = np.random.default_rng(0)
         drawn = resampler.draw(50, rng)
-        found.append((*drawn, resampler.curves(*drawn), resampler.crossfitted_peaks(*drawn, 2, rng)))
+        found.append((*drawn, resampler.curves(*drawn), *resampler.crossfitted_peaks(*drawn, 2, rng)))
     for one, other in zip(*found, strict=True):
         assert np.array_equal(one, other)
 
