@@ -206,8 +206,7 @@ class _Side:
         """Depths (M,) as fractions, NaN where the rule names no layer, and peaks (M,) of weightings."""
         rng, readable = np.random.default_rng(seed), self.plain.readable
         curves = self.of_rule.curves(weight, repeat)
-        peaks, _ = self.resampler.crossfitted_peaks(weight, repeat, 2, rng, readable)
-        peaks = peaks.mean(0)
+        peaks = self.resampler.crossfitted_peaks(weight, repeat, 2, rng, readable)[0].mean(0)
         return self._fraction(self.plain.fall(curves, peaks)), peaks
 
     def _fraction(self, position_M: FloatArray) -> FloatArray:

@@ -235,7 +235,7 @@ class Reading:
         drawn_EBL = drawn_EBL[:, np.isfinite(drawn_EBL).all((0, 2))]
         if not drawn_EBL.shape[1]:
             return over, np.zeros(len(over))
-        of_halvings = drawn_EBL.var(0, ddof=1).mean(0) * (1 / HALVINGS_EACH - 1 / HALVINGS)
+        of_halvings = drawn_EBL.var(0, ddof=1).mean(0) * (1 / len(drawn_EBL) - 1 / HALVINGS)
         return over, np.sqrt(np.maximum(drawn_EBL.mean(0).var(0) - of_halvings, 0.0))
 
     def curve_interval(self) -> FloatArray:

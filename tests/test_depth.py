@@ -152,23 +152,48 @@ def test_the_summit_is_found_on_slow_rises_and_after_jumps():
         noisy = curve + rng.normal(scale=0.02, size=(400, 31))
         narrow = correlate1d(noisy, [0.25, 0.5, 0.25], axis=1, mode="nearest").argmax(1)
         wide = gaussian_filter1d(noisy, 3.1, axis=1, mode="nearest").argmax(1)
-        chosen = {"ours": bootstrap._summit(noisy), "narrow": narrow, "wide": wide}
+        chosen = {"ours": bootstrap._highest(noisy)[0], "narrow": narrow, "wide": wide}
         lost[name] = {way: curve.max() - curve[layers].mean() for way, layers in chosen.items()}
     assert lost["slow"]["ours"] < 0.6 * lost["slow"]["narrow"]
     assert lost["jump"]["ours"] < 0.3 * lost["jump"]["wide"]
-    assert bootstrap._summit(np.full((1, 31), 0.7))[0] == 0
-    assert bootstrap._summit(np.where(np.arange(31) == 12, 0.85, 0.7)[None])[0] == 12
+    assert bootstrap._highest(np.full((1, 31), 0.7))[0] == 0
+    assert bootstrap._highest(np.where(np.arange(31) == 12, 0.85, 0.7)[None])[0] == 12
 
 
 def test_the_best_layer_so_far_is_the_first_of_the_highest():
     curves = np.random.default_rng(0).integers(0, 4, size=(50, 12)) / 4
     smooth = correlate1d(curves, [0.25, 0.5, 0.25], axis=1, mode="nearest")
     slowly = [[int(row[: layer + 1].argmax()) for layer in range(12)] for row in smooth]
-    assert (np.diff(bootstrap._so_far(curves)) >= 0).all()
-    assert np.array_equal(
-        np.take_along_axis(smooth, bootstrap._so_far(curves), 1), np.maximum.accumulate(smooth, 1)
-    )
-    assert [list(row) for row in bootstrap._so_far(curves)] == slowly
+    assert [list(row) for row in bootstrap._highest(curves)[1]] == slowly
+
+
+def test_cross_fitted_peaks_are_those_of_plain_loops_over_halvings():
+    resampler = Resampler(made(np.linspace(0.5, 0.8, 9), n=60, shared=0.3))
+    readable = np.arange(9) != 4
+    weight = np.random.default_rng(0).integers(0, 3, size=(4, resampler.n_groups))
+    peak, so_far = resampler.crossfitted_peaks(weight, None, 3, np.random.default_rng(1), readable)
+    rng, sides = np.random.default_rng(1), np.arange(resampler.n_groups, dtype=np.uint8) % 2
+    for halving in range(3):
+        half = rng.permuted(np.tile(sides, (4, 1)), axis=1)
+        for m in range(4):
+            a, b = (resampler.curves(weight[m] * side[None])[:, readable] for side in (half[m], 1 - half[m]))
+            (top_a, upto_a), (top_b, upto_b) = bootstrap._highest(a), bootstrap._highest(b)
+            assert peak[halving, m] == pytest.approx((b[0, top_a[0]] + a[0, top_b[0]]) / 2)
+            slowly = [(b[0, i] + a[0, j]) / 2 for i, j in zip(upto_a[0], upto_b[0], strict=True)]
+            assert so_far[halving, m] == pytest.approx(slowly)
+
+
+def test_a_halving_without_a_class_has_the_mean_of_the_others():
+    resampler = Resampler(rare(5, signal=1.0), "auroc")
+    weight = np.ones((1, resampler.n_groups))
+    weight[0, 2:5] = 0  # two examples of class 1, which fall on one side in half of the halvings
+    rng, sides = np.random.default_rng(0), np.arange(resampler.n_groups, dtype=np.uint8) % 2
+    halves = [rng.permuted(sides[None], axis=1)[0] for _ in range(8)]
+    whole = [half[0] != half[1] for half in halves]
+    assert 0 < sum(whole) < 8  # the premise
+    for values in resampler.crossfitted_peaks(weight, None, 8, np.random.default_rng(0)):
+        assert len(np.unique(values[whole])) > 1
+        assert np.allclose(values[np.logical_not(whole)], values[whole].mean(0))
 
 
 def test_the_interval_of_a_plateau_ends_where_its_layers_together_surely_reach_the_threshold():
@@ -331,11 +356,11 @@ def test_a_layer_that_did_not_converge_beats_no_reference():
     assert find_depth(scores, references={"weak": made([0.7])}).above == {"weak": 6}
 
 
-def rare(positives, *, n=60, layers=5):
-    """Scores of a probe that is always right, `positives` of `n` examples being of class 1."""
+def rare(positives, *, n=60, layers=5, signal=20.0):
+    """Scores of a probe that is always right (of strong signals), `positives` of `n` examples being of class 1."""
     labels = (np.arange(n) < positives).astype(np.int64)
     X = np.random.default_rng(0).normal(size=(layers, n, 3))
-    X[:, :, 0] = 20 * labels
+    X[:, :, 0] += signal * labels
     return score_layers(Activations.from_arrays(list(X), labels), C=1.0, permutations=0)
 
 

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import correlate1d, gaussian_filter1d
-from scipy.stats import norm
 
 from concept_depth.probing import metrics
 from concept_depth.probing.scores import LayerScores
@@ -26,6 +25,7 @@ FloatArray = npt.NDArray[np.float64]
 CountArray = npt.NDArray[np.uint16]
 _Fold = Callable[[FloatArray], FloatArray]
 
+MEDIAN_DISTANCE = 0.674490  # median distance of a standard normal from 0
 _CHUNK = 1 << 20  # weights held at once
 
 
@@ -97,9 +97,9 @@ class Resampler:
     ) -> tuple[FloatArray, FloatArray]:
         """Heights of peaks, their layer chosen on half of the groups and scored on the other half.
 
-        Both halves change places; copies of a group stay together. Layers are chosen on smoothed curves (`_summit`,
-        `_so_far`). A halving in which a half lacks a class has the mean of the others, or, where all do (one group
-        of a class), the raw maximum.
+        Both halves change places; copies of a group stay together. Layers are chosen on smoothed curves (`_highest`).
+        A halving in which a half lacks a class has the mean of the others, or, where all do (one group of a class),
+        the raw maximum.
 
         Args:
             weight_MG: weights of groups.
@@ -124,12 +124,12 @@ class Resampler:
                 a = self.curves(weight * half, repeat)[:, layers]
                 b = self.curves(weight * (1 - half), repeat)[:, layers]
                 known = np.flatnonzero(np.isfinite(a[:, 0] + b[:, 0]))
-                a, b, rows = a[known], b[known], np.arange(len(known))
-                at = part.start + known
-                peak[halving, at] = (b[rows, _summit(a)] + a[rows, _summit(b)]) / 2
-                so_far[halving, at] = (
-                    np.take_along_axis(b, _so_far(a), axis=1) + np.take_along_axis(a, _so_far(b), axis=1)
-                ) / 2
+                a, b, at = a[known], b[known], part.start + known
+                peak[halving, at] = so_far[halving, at] = 0.0
+                for chosen, scored in ((a, b), (b, a)):
+                    summit, best = _highest(chosen)
+                    peak[halving, at] += scored[np.arange(len(at)), summit] / 2
+                    so_far[halving, at] += np.take_along_axis(scored, best, axis=1) / 2
         lost = np.isnan(peak)
         if len(raw := np.flatnonzero(lost.all(0))):
             curves = self.curves(weight_MG[raw], None if repeat_M is None else repeat_M[raw])[:, layers]
@@ -140,33 +140,24 @@ class Resampler:
         return peak, so_far
 
 
-def _summit(curve_ML: FloatArray) -> IntArray:
-    """(M,) layer where the expected curve is highest, told from noisy curves.
+def _highest(curve_ML: FloatArray) -> tuple[IntArray, IntArray]:
+    """(M,) layer where the expected curve is highest, and (M, L) where it is among the layers up to each.
 
     On a plateau the highest layer is high by chance, and its height on other examples too low, so the maximum of a
     widely smoothed curve is taken (Gaussian, a tenth of the layers). After a jump or around a narrow peak that curve is
     too flat: the maximum under the weights 1, 2, 1 is kept where it is higher under them by more than a standard error
     of the difference. The noise is told from the distances of layers from their 1, 2, 1 means, the median of which
-    is 0.67 √0.375 standard deviations of a layer; the difference of two such means has √0.75 of them.
+    is 0.67 √0.375 standard deviations of a layer; the difference of two such means has √0.75 of them. Among the
+    layers up to one there is no room for the wide curve; of equal ones the first counts.
     """
-    rows, narrow = np.arange(len(curve_ML)), _smoothed(curve_ML)
+    narrow = correlate1d(curve_ML, [0.25, 0.5, 0.25], axis=1, mode="nearest")
     wide = gaussian_filter1d(curve_ML, max(curve_ML.shape[1] / 10, 0.7), axis=1, mode="nearest")
-    peak, summit = narrow.argmax(1), wide.round(12).argmax(1)  # rounded: of equal layers the first
-    error = np.sqrt(2) / norm.ppf(0.75) * np.median(np.abs(curve_ML - narrow), axis=1)
-    return np.asarray(np.where(narrow[rows, peak] - narrow[rows, summit] > error, peak, summit))
-
-
-def _so_far(curve_ML: FloatArray) -> IntArray:
-    """(M, L) the layer, of those up to each, that is highest under the weights 1, 2, 1; of equal ones the first."""
-    smooth = _smoothed(curve_ML)
-    higher = smooth[:, 1:] > np.maximum.accumulate(smooth, axis=1)[:, :-1]
-    layers = np.where(higher, np.arange(1, smooth.shape[1]), 0)
-    return np.maximum.accumulate(np.pad(layers, ((0, 0), (1, 0))), axis=1)
-
-
-def _smoothed(curve_ML: FloatArray) -> FloatArray:
-    """Each layer with half the weight of both neighbours."""
-    return np.asarray(correlate1d(curve_ML, [0.25, 0.5, 0.25], axis=1, mode="nearest"))
+    higher = narrow[:, 1:] > np.maximum.accumulate(narrow, axis=1)[:, :-1]
+    layers = np.where(higher, np.arange(1, narrow.shape[1]), 0)
+    so_far = np.maximum.accumulate(np.pad(layers, ((0, 0), (1, 0))), axis=1)
+    rows, peak, summit = np.arange(len(narrow)), so_far[:, -1], wide.argmax(1)
+    error = np.sqrt(2) / MEDIAN_DISTANCE * np.median(np.abs(curve_ML - narrow), axis=1)
+    return np.where(narrow[rows, peak] - narrow[rows, summit] > error, peak, summit), so_far
 
 
 def _of_own_groups(scores: LayerScores, name: str, repeat: int, rows: IntArray, group_of: IntArray) -> _Fold:
