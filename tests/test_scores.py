@@ -13,8 +13,8 @@ from sklearn.preprocessing import StandardScaler
 from concept_depth.activations import Activations
 from concept_depth.depth import find_depth
 from concept_depth.errors import InputError
-from concept_depth.probing import metrics
-from concept_depth.probing.fits import fit_layer, plan_masks
+from concept_depth.probing import masks, metrics
+from concept_depth.probing.fits import fit_layer, plan_masks, row_coordinates
 from concept_depth.probing.nulls import permuted_labels
 from concept_depth.probing.plan import PENALTIES, FitPlan
 from concept_depth.probing.protocol import check_settings
@@ -70,6 +70,37 @@ def test_a_fixed_c_gives_the_scores_of_scikit_learn_fold_by_fold(hidden, standar
             entropy = -(share * np.log2(share) + (1 - share) * np.log2(1 - share))
             bits = entropy - expected["log_loss"] / np.log(2)
             assert scores.metric("v_information")[layer, s] == pytest.approx(bits, abs=1e-6)
+
+
+def test_splits_solved_together_as_on_a_gpu_give_what_they_give_alone(monkeypatch):
+    acts = sample()
+    alone = score_layers(acts, permutations=39)
+    monkeypatch.setattr(masks, "_most_together", lambda X: 10**6)
+    together = score_layers(acts, permutations=39)
+    assert together.n_fits == alone.n_fits
+    np.testing.assert_array_equal(together.C_chosen, alone.C_chosen)
+    np.testing.assert_allclose(together.decision, alone.decision, atol=2e-3 * np.abs(alone.decision).max())
+    assert np.abs(together.null_curves - alone.null_curves).max() <= 1 / 12  # a single example at the boundary
+
+
+@pytest.mark.parametrize("kind", ["plain", "equal rows", "a single row", "outliers"])
+def test_coordinates_of_rows_keep_their_products(kind):
+    rng = np.random.default_rng(0)
+    X = torch.from_numpy(rng.normal(size=(40, 90)).astype(np.float32))
+    if kind == "equal rows":
+        X[10:20] = X[:10]
+        X[32] = X[3]
+    elif kind == "a single row":
+        X[:] = X[0]
+    elif kind == "outliers":
+        X[:, 5] *= 1000
+    Z = row_coordinates(X, 30)
+    assert (Z.shape, Z.dtype) == ((40, 30), torch.float32)
+    expected = X.double() @ X[:30].double().T
+    found = Z.double() @ Z[:30].double().T
+    size = X.double().norm(dim=1)
+    assert ((found - expected).abs() / (size[:, None] * size[:30])).max() < 2e-6
+    assert row_coordinates(X, 90) is X, "as many rows as features: the features themselves"
 
 
 def full_grid(acts, name, train, inner):

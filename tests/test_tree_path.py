@@ -15,8 +15,10 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from concept_depth import Concept, collect, from_model
 from concept_depth.extraction import plan as planning
-from concept_depth.extraction import tree_check
-from concept_depth.extraction.batches import rotary_kind
+from concept_depth.extraction import token_tree, tree_check
+from concept_depth.extraction.batches import RowPicker, rotary_kind
+from concept_depth.extraction.tree_forward import TreePicker
+from concept_depth.subjects.attention import additive
 from concept_depth.subjects.subject import Encoded
 
 # Relative to a vector's length; float32 rounds at 6e-8, and a few hundred sums follow one another.
@@ -260,12 +262,10 @@ def test_the_shortest_text_alone_shows_what_batches_and_trees_do_alike():
 
 def test_a_wrong_mask_is_caught(monkeypatch):
     """The check must be able to fail: a tree in which nodes see their cousins."""
-    from concept_depth.extraction import token_tree
-
     true_mask = token_tree.ancestor_mask
 
     def causal_only(tree, **_):
-        return true_mask(tree) | np.tri(len(tree), dtype=bool)
+        return true_mask(tree) | torch.ones(len(tree), len(tree), dtype=torch.bool).tril()
 
     monkeypatch.setattr(token_tree, "ancestor_mask", causal_only)
     model = tiny("llama")
@@ -452,3 +452,16 @@ def test_two_processes_give_the_same_activations_as_one(tmp_path):
     assert processes == "1"
     assert [(pair / f"out.{rank}").read_text() for rank in range(2)] == [f"{digest} 2"] * 2
     assert files_of(alone / "cache") == files_of(pair / "cache")
+
+
+def test_what_a_pass_needs_lies_on_the_device_of_the_network():
+    """The meta device refuses tensors of another as a GPU does."""
+    meta = torch.device("meta")
+    tree = token_tree.grow([(1, 2, 3), (1, 2, 4, 5)])
+    mask = additive(token_tree.ancestor_mask(tree, window=2, chunk=3, device=meta), torch.float16)
+    assert (mask.device, mask.dtype, mask.shape) == (meta, torch.float16, (5, 5))
+    rows = [(2,), (3,)]
+    for picker in (TreePicker.of(tree, rows, meta), TreePicker.of(tree, [(0, 1), (3,)], meta)):
+        assert picker(torch.empty(1, 5, 7, device=meta)).shape == (2, 7)
+    for picker in (RowPicker.of(rows, meta), RowPicker.of([(0, 1), (3,)], meta)):
+        assert picker(torch.empty(2, 4, 7, device=meta)).shape == (2, 7)

@@ -106,27 +106,36 @@ def plan_batches(
 def run_batch(subject: Subject, ear: Listener, batch: Sequence[Encoded]) -> dict[str, torch.Tensor]:
     """The wanted (B, D) rows of one batch, for each layer, where the network computed them."""
     ids_BT, mask_BT = token_batch(batch, subject.pad_id)
-    return ear(**subject.arguments(ids_BT, mask_BT), pick=RowPicker([example.rows for example in batch]))
+    picker = RowPicker.of([example.rows for example in batch], subject.device)
+    return ear(**subject.arguments(ids_BT, mask_BT), pick=picker)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RowPicker:
     """Picks from (B, T, D) the rows of each example, averaged where it has several: (B, D)."""
 
-    rows: Sequence[tuple[int, ...]]
+    example: torch.Tensor
+    token: torch.Tensor
+    weights: torch.Tensor | None
+
+    @classmethod
+    def of(cls, rows: Sequence[tuple[int, ...]], device: torch.device) -> RowPicker:
+        """For the token positions `rows` of each example; on the device once for all layers."""
+        example_R = torch.tensor([i for i, tokens in enumerate(rows) for _ in tokens])
+        token_R = torch.tensor([token for tokens in rows for token in tokens])
+        if len(token_R) == len(rows):
+            return cls(example_R.to(device), token_R.to(device), None)
+        # A product with a matrix of 1/count: one exact, reproducible sum for each example, whatever the device.
+        weights_BR = torch.zeros(len(rows), len(token_R))
+        share_R = torch.tensor([1 / len(tokens) for tokens in rows for _ in tokens])
+        weights_BR[example_R, torch.arange(len(token_R))] = share_R
+        return cls(example_R.to(device), token_R.to(device), weights_BR.to(device))
 
     def __call__(self, hidden_BTD: torch.Tensor) -> torch.Tensor:
         """The (B, D) rows."""
-        example_R = torch.tensor([i for i, rows in enumerate(self.rows) for _ in rows], device=hidden_BTD.device)
-        token_R = torch.tensor([t for rows in self.rows for t in rows], device=hidden_BTD.device)
-        picked_RD = hidden_BTD[example_R, token_R]
-        if len(token_R) == len(self.rows):
-            return picked_RD
-        # A product with a matrix of 1/count: one exact, reproducible sum for each example, whatever the device.
-        weights_BR = torch.zeros(len(self.rows), len(token_R), device=hidden_BTD.device)
-        share_R = torch.tensor([1 / len(rows) for rows in self.rows for _ in rows], device=hidden_BTD.device)
-        weights_BR[example_R, torch.arange(len(token_R), device=hidden_BTD.device)] = share_R
-        return weights_BR @ picked_RD.float()
+        device = hidden_BTD.device
+        picked_RD = hidden_BTD[self.example.to(device), self.token.to(device)]
+        return picked_RD if self.weights is None else self.weights.to(device) @ picked_RD.float()
 
 
 def run_arrays(subject: Subject, ear: Listener, inputs: object, count: int) -> dict[str, torch.Tensor]:

@@ -184,7 +184,8 @@ def _padded(
         longer = Encoded(example.ids + (subject.pad_id,) * len(example.ids), example.rows)
         ids, mask = token_batch([longer], subject.pad_id)
         mask[:, len(example.ids) :] = 0
-        parts.append(ear(**subject.arguments(ids, mask), pick=RowPicker([example.rows])))
+        picker = RowPicker.of([example.rows], subject.device)
+        parts.append(ear(**subject.arguments(ids, mask), pick=picker))
     found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     expected = {name: rows[:4] for name, rows in single.items()}
     return _compare("padded equals unpadded", found, expected, tolerance)

@@ -65,7 +65,8 @@ class PrefixRunner:
         ids_BT, mask_BT = token_batch(rest, self._subject.pad_id)
         mask = torch.cat([torch.ones(len(batch), self._length, dtype=mask_BT.dtype), mask_BT], dim=1)
         given = {**self._arguments(ids_BT, mask), self._name: self._copies(len(batch))}
-        return ear(**given, pick=RowPicker([example.rows for example in rest]))
+        picker = RowPicker.of([example.rows for example in rest], self._subject.device)
+        return ear(**given, pick=picker)
 
     def _arguments(self, ids_BT: torch.Tensor, mask: torch.Tensor) -> dict[str, Any]:
         return {**self._subject.arguments(ids_BT, mask), "use_cache": True}

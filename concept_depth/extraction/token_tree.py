@@ -19,6 +19,7 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
@@ -172,20 +173,26 @@ def plan_packs(
     return packs[::-1]
 
 
-def ancestor_mask(tree: Tree, *, window: int | None = None, chunk: int | None = None) -> BoolArray:
+def ancestor_mask(
+    tree: Tree, *, window: int | None = None, chunk: int | None = None, device: torch.device | None = None
+) -> torch.Tensor:
     """(T, T) whether a node (row) sees another (column): itself and its ancestors.
+
+    A tensor, since its entries take longer to travel to a GPU than to be computed there.
 
     Args:
         tree: the pack.
         window: sliding-window attention: only the last `window` tokens of the path, the node itself included.
         chunk: chunked attention: only tokens of the path in the same chunk of so many positions.
+        device: where the mask is made; the CPU by default.
     """
-    nodes = np.arange(len(tree))
-    mask: BoolArray = (nodes[None, :] <= nodes[:, None]) & (nodes[:, None] < tree.end[None, :])
+    nodes = torch.arange(len(tree), device=device)
+    end, position = (torch.from_numpy(values).to(nodes.device) for values in (tree.end, tree.position))
+    mask = (nodes <= nodes[:, None]) & (nodes[:, None] < end)
     if window is not None:
-        mask &= tree.position[:, None] - tree.position[None, :] < window
+        mask &= position[:, None] - position < window
     if chunk is not None:
-        mask &= tree.position[:, None] // chunk == tree.position[None, :] // chunk
+        mask &= position[:, None] // chunk == position // chunk
     return mask
 
 

@@ -14,7 +14,6 @@ from inspect import signature
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -172,13 +171,12 @@ class TreeRunner:
             window = self.form.window if kind == SLIDING else None
             chunk = self.form.chunk if kind == CHUNKED else None
             if (window, chunk) not in made:
-                dense = _tensor(token_tree.ancestor_mask(tree, window=window, chunk=chunk), dtype, device)[
-                    None, None
-                ]
+                allowed = token_tree.ancestor_mask(tree, window=window, chunk=chunk, device=device)
+                dense = additive(allowed, dtype)[None, None]
                 made[window, chunk] = dense
                 if blocks is not None and keys is not None:
                     narrowed = token_tree.narrow(blocks, tree, window=window, chunk=chunk)
-                    mask = _tensor(narrowed, dtype, device)[:, None]
+                    mask = additive(torch.from_numpy(narrowed).to(device), dtype)[:, None]
                     table[dense.data_ptr()] = BlockMask(keys, mask, len(tree))
             masks[kind] = made[window, chunk]
         return masks, table
@@ -187,7 +185,3 @@ class TreeRunner:
 def wanted_part(example: Encoded) -> tuple[int, ...]:
     """The tokens up to the last one read: what stands behind cannot reach it."""
     return example.ids[: max(example.rows) + 1]
-
-
-def _tensor(allowed: npt.NDArray[np.bool_], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    return additive(torch.from_numpy(allowed), dtype).to(device)

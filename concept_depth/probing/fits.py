@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from concept_depth.probing import metrics
-from concept_depth.probing.design import Design, eigenvectors
+from concept_depth.probing.design import Design, eigenvectors, lower_gram
 from concept_depth.probing.logistic import fit_path
 from concept_depth.probing.masked_layer import MaskedLayer
 from concept_depth.probing.masks import MaskedFits, Masks
@@ -39,6 +39,7 @@ from concept_depth.probing.plan import (
 
 _FEW = 24  # label vectors whose inner parts are rather solved together than one after the other
 _MAX_ITER = 1000
+_JITTER = 1e-12  # of the largest squared row: beyond the rounding of products in float64
 _MAX_ITER_MASKED = 200  # what is not solved by then is solved here
 
 
@@ -107,18 +108,14 @@ def _together(layer: _Layer, plan: FitPlan) -> Iterator[_Found]:
 def _few_rows(layer: _Layer, plan: FitPlan, split: int) -> _Found:
     """One split with fewer rows than features: as `_together`, in the coordinates of its rows' space."""
     train, test = plan.pairs[split]
-    X = layer.X[torch.as_tensor(np.concatenate([train, test]), device=layer.X.device)]
-    shift, scale = moments(X[: len(train)], plan.standardize)
-    X = (X - shift) / scale
-    Z = X @ torch.linalg.qr(X[: len(train)].T)[0]
+    rows = np.concatenate([train, test])
+    deviation = layer.squares[split, :-1].sqrt()
+    Z = row_coordinates(layer.masked.X[torch.as_tensor(rows, device=layer.X.device), :-1] / deviation, len(train))
     place = np.full(len(layer.X), -1)
     place[train] = np.arange(len(train))
     inner = [[(place[part], place[held]) for part, held in plan.inner[split]]] if plan.inner else []
-    rows = np.arange(len(train) + len(test))
-    pairs = [(rows[: len(train)], rows[len(train) :])]
-    small = replace(
-        plan, labelings=plan.labelings[:, [*train, *test]], pairs=pairs, inner=inner, standardize=False
-    )
+    pairs = [(np.arange(len(train)), np.arange(len(train), len(rows)))]
+    small = replace(plan, labelings=plan.labelings[:, rows], pairs=pairs, inner=inner, standardize=False)
     masks = Masks(small, Z.dtype, str(Z.device))
     fits = MaskedFits(MaskedLayer(Z, False), masks, plan.tol, _MAX_ITER_MASKED)
     penalties, theta, converged = fits.run(small)
@@ -127,6 +124,27 @@ def _few_rows(layer: _Layer, plan: FitPlan, split: int) -> _Found:
     if not fine.all():
         _again(_Fold(layer, train, test), decided, penalties[0], fine)
     return decided, penalties[0], fine
+
+
+def row_coordinates(X: Tensor, n: int) -> Tensor:
+    """Coordinates of all rows of X (N, D) in the space of the first n: (N, min(n, D)).
+
+    Products of a row with one of the first n are what they were; a part outside their space, which no weight of a
+    fit to them can see, is dropped. They are rows of a Cholesky factor, whose digits come from products in float64:
+    a fifth of what an orthonormal basis of the D features costs.
+    """
+    if X.shape[1] <= n:
+        return X
+    gram = lower_gram(X.double().T)
+    square = gram[:n, :n].clone()
+    # Equal rows make it singular. What this adds is a feature of each row's own, too small for any penalty of ours.
+    square.diagonal().add_(_JITTER * square.diagonal().max().clamp_min(1e-30))
+    factor, failed = torch.linalg.cholesky_ex(square)
+    if bool(failed):
+        basis: Tensor = torch.linalg.qr(X[:n].T)[0]
+        return X @ basis
+    rest = torch.linalg.solve_triangular(factor, gram[n:, :n].T, upper=False).T
+    return torch.cat([factor, rest]).to(X.dtype)
 
 
 def _again(fold: _Fold, decided: FloatArray, penalties: FloatArray, fine: npt.NDArray[np.bool_]) -> None:
@@ -159,6 +177,11 @@ class _Layer:
 
     def __init__(self, X: Tensor, plan: FitPlan, masked: MaskedLayer) -> None:
         self.X, self.plan, self.masked, self.n_fits = X, plan, masked, 0
+
+    @cached_property
+    def squares(self) -> Tensor:
+        """(S, D + 1) squared deviations of the training parts, in the coordinates of `masked`."""
+        return self.masked.squares([train for train, _ in self.plan.pairs])
 
     @cached_property
     def rotation(self) -> Tensor | None:

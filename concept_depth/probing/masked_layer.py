@@ -32,11 +32,11 @@ class MaskedLayer:
         """Standardise `X` (N, D), from whose columns `centre` (D,) has been subtracted, so that their mean is 0."""
         self.dtype, X64 = X.dtype, X.double()
         self.centre = torch.zeros_like(X64[0]) if centre is None else centre.double()
-        deviation = X64.square().mean(0).sqrt()
-        scale = torch.where(deviation > self._rounding(self.centre), deviation, 1.0)
-        if standardize is False:
-            scale = torch.ones_like(scale)
-        elif standardize == "scale":
+        scale = torch.ones_like(self.centre)
+        if standardize is not False:
+            deviation = X64.square().mean(0).sqrt()
+            scale = torch.where(deviation > self._rounding(self.centre), deviation, 1.0)
+        if standardize == "scale":
             total = deviation.square().mean().sqrt()
             scale = torch.where(total > 0, total, 1.0).expand(scale.shape)
         self.standardize, self.scale = standardize, scale
@@ -46,20 +46,22 @@ class MaskedLayer:
 
     def squares(self, trains: Sequence[IntArray]) -> Tensor:
         """(S, P): squared deviations d² of training parts, 0 for the intercept; 1 for constant features."""
+        squares = self.X.new_ones(len(trains), self.X.shape[1])
+        squares[:, -1] = 0.0
+        if self.standardize is False:
+            return squares
         X64 = self.X.double()
         member = torch.zeros(len(trains), len(X64), dtype=torch.float64)
         for t, train in enumerate(trains):
             member[t, torch.as_tensor(train)] = 1.0 / len(train)
         member = member.to(X64.device)
         mean = member @ X64
-        squares = (member @ X64.square() - mean.square())[:, :-1]
-        if self.standardize is False:
-            squares = torch.ones_like(squares)
-        elif self.standardize == "scale":
-            squares[:] = squares.mean(1, keepdim=True)
+        found = (member @ X64.square() - mean.square())[:, :-1]
+        if self.standardize == "scale":
+            found[:] = found.mean(1, keepdim=True)
         constant = self._rounding(self.centre + mean[:, :-1] * self.scale) / self.scale
-        squares = torch.where(squares > constant.square(), squares, 1.0)
-        return torch.cat([squares, torch.zeros_like(squares[:, :1])], 1).to(self.X.dtype)
+        squares[:, :-1] = torch.where(found > constant.square(), found, 1.0)
+        return squares
 
     def _rounding(self, mean: Tensor) -> Tensor:
         """What a feature with this mean may deviate from it by rounding alone."""

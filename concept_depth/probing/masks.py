@@ -34,6 +34,7 @@ FloatArray = npt.NDArray[np.float64]
 
 _MEMORY = 6
 _NARROW = 200  # problems that are solved together on all rows; more are solved split by split on their rows
+_JOINED_GPU = 1 << 25  # problems × rows that a GPU takes together: few large batches keep it from waiting
 _WIDE_ROUNDS = 3  # evaluations after which the problems of a split that are left wait for those of the others
 _HARD = 8  # rounds from which the next λ gets a preconditioner at its starting point
 
@@ -91,6 +92,7 @@ class MaskedFits:
         self._start: Tensor | None = None  # (S, M, P): mean of the inner solutions at the chosen penalty
         self._last = layer.X.new_zeros(S, masks.folds, M, P)
         self._rounds = self.n_fits = 0
+        self._together = _most_together(layer.X)
 
     def run(self, plan: FitPlan) -> tuple[FloatArray, Tensor, npt.NDArray[np.bool_]]:
         """Choose penalties unless the plan fixes C, and fit: λ (S, M), parameters (S, M, P), convergence (S, M)."""
@@ -138,7 +140,7 @@ class MaskedFits:
         for X, batch in self._batches(parts):
             whole = _joined(batch)
             start = whole.theta
-            local = X is self.layer.X and start is not None and (ahead == 0 or self._rounds >= _HARD)
+            local = _size(parts) <= _NARROW and start is not None and (ahead == 0 or self._rounds >= _HARD)
             inverse = self._local_inverse(batch, penalty) if local else self.layer.inverse(penalty)
             if start is not None and ahead:
                 # To first order in λ: where the last solution's gradient vanished, only the penalty's changes.
@@ -169,7 +171,7 @@ class MaskedFits:
         converged = np.zeros(penalties.shape, bool)
         for penalty, parts in self._outer_parts(penalties):
             for X, batch in self._batches(parts):
-                local = X is self.layer.X and batch[0].theta is not None
+                local = _size(parts) <= _NARROW and batch[0].theta is not None
                 inverse = self._local_inverse(batch, penalty) if local else self.layer.inverse(penalty)
                 whole = _joined(batch)
                 _, x, fine = self._solve(X, whole, whole.theta, inverse, self.tol, self.max_iter)
@@ -252,7 +254,7 @@ class MaskedFits:
 
     def _batches(self, parts: Sequence[_Part]) -> Iterator[tuple[Tensor, list[_Part]]]:
         """Parts with the matrix they are solved on: few problems together on all rows, many split by split."""
-        if _size(parts) > _NARROW:
+        if _size(parts) > self._together:
             for part in parts:
                 yield self.layer.X[self.masks.rows[part.split]], [part]
             return
@@ -288,6 +290,11 @@ class MaskedFits:
         rows = curved > 1e-3 * curved.max()
         root = X[rows] * curved[rows].sqrt()[:, None]
         return inverse_hessian(lower_gram(root), penalty)
+
+
+def _most_together(X: Tensor) -> int:
+    """How many problems are solved on all rows of X at once rather than split by split."""
+    return _NARROW if X.device.type == "cpu" else max(_NARROW, _JOINED_GPU // len(X))
 
 
 def _size(parts: Sequence[_Part]) -> int:

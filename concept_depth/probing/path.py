@@ -22,6 +22,7 @@ from concept_depth.probing.design import Design, Hessians, Problems
 from concept_depth.probing.lbfgs import minimise
 
 _CHUNK_ELEMENTS = 1 << 20  # logits held at once, so that they stay in the processor's cache
+_CHUNK_ELEMENTS_GPU = 1 << 24  # which a GPU does not have: it is the faster the more it has to do at once
 _SINGLE_TOL = 1e-7  # what float32 can tell apart
 _EASY_ROUNDS = 10  # rounds of one wave below which all the rest is solved in the next
 _NARROW = 12  # so few problems leave the processor idle, so that Hessians of their own cost little
@@ -214,7 +215,8 @@ class _Path:
         patience = min(patience, self.max_iter - int(self.fits.n_iter[which].max()))
         if patience < 2:  # a step takes two evaluations
             return 0
-        size = max(_NARROW, _CHUNK_ELEMENTS // max(1, self.design.Z.shape[0]))
+        elements = _CHUNK_ELEMENTS if which.device.type == "cpu" else _CHUNK_ELEMENTS_GPU
+        size = max(_NARROW, elements // max(1, self.design.Z.shape[0]))
         most = 0
         for k in range(0, which.numel(), size):
             chunk = which[k : k + size]
