@@ -1,4 +1,7 @@
-"""A GPU gives what the CPU gives: fits, scores, activations, a whole run. Skipped where torch sees no GPU."""
+"""A GPU gives what the CPU gives: fits, scores, activations, a whole run. Skipped where torch sees no GPU.
+
+What is computed is tested elsewhere, on every machine; here only that the device does not change it.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,10 @@ from test_scores import sample
 from test_tree_path import CONFIGS, RELATIVE, many, one_at_a_time, tiny
 from tiny_models import causal_lm, word_tokenizer
 
-from concept_depth import collect, from_model, from_pretrained, score_layers, separability
+from concept_depth import collect, from_model, from_pretrained, score_layers
 from concept_depth.cli.main import exit_code
 from concept_depth.extraction.doctor import doctor
+from concept_depth.probing import protocol
 from concept_depth.probing.logistic import rotation_of, solve_logistic
 from concept_depth.probing.probe import LogisticProbe
 
@@ -61,13 +65,20 @@ def test_scores_are_the_same(hidden, classes, standardize):
     np.testing.assert_allclose(fixed_there.decision, fixed_here.decision, atol=2e-2 * scale)
 
 
-def test_probes_and_separability_take_what_comes_from_a_gpu():
+def test_a_probe_is_the_same():
     acts = sample(n=120, hidden=8)
     X = acts[acts.names[-1]]
     here, there = (LogisticProbe(device=device).fit(X, acts.labels) for device in ("cpu", "cuda"))
     np.testing.assert_allclose(there.coef_, here.coef_, rtol=1e-2, atol=1e-3)
     assert (there.predict(X) == here.predict(X)).mean() > 0.98
-    assert separability(X, acts.labels).separable in (True, False)
+
+
+def test_what_is_told_nothing_computes_on_the_gpu():
+    assert protocol._device("auto") == "cuda"
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.max_memory_allocated()
+    score_layers(sample(), permutations=0)
+    assert torch.cuda.max_memory_allocated() > before
 
 
 @pytest.mark.parametrize("kind", list(CONFIGS))
@@ -95,6 +106,8 @@ def test_every_site_and_position_is_the_same(site, position, sharing):
         )
         for device in (CPU, GPU)
     ]
+    for acts in found:
+        assert acts.provenance["extraction"]["path"] == ("tree" if sharing else "plain")
     for name in found[0]:
         np.testing.assert_allclose(found[1][name], found[0][name], rtol=1e-4, atol=1e-5)
 
@@ -105,6 +118,8 @@ def test_a_beginning_goes_on_from_a_cache_on_the_gpu(kind):
     subject = subject_of(kind)
     subject.model.to(GPU)
     there = collect(from_model(subject.model, word_tokenizer()), many(), progress=False)
+    for acts in (here, there):
+        assert acts.provenance["extraction"]["path"] == "prefix", acts.provenance["extraction"]
     for name in here:
         np.testing.assert_allclose(there[name], here[name], rtol=1e-3, atol=1e-4)
 

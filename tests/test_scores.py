@@ -13,8 +13,8 @@ from sklearn.preprocessing import StandardScaler
 from concept_depth.activations import Activations
 from concept_depth.depth import find_depth
 from concept_depth.errors import InputError
-from concept_depth.probing import masks, metrics
-from concept_depth.probing.fits import fit_layer, plan_masks, row_coordinates
+from concept_depth.probing import fits, masks, metrics
+from concept_depth.probing.fits import fit_layer, plan_masks
 from concept_depth.probing.nulls import permuted_labels
 from concept_depth.probing.plan import PENALTIES, FitPlan
 from concept_depth.probing.protocol import check_settings
@@ -72,6 +72,27 @@ def test_a_fixed_c_gives_the_scores_of_scikit_learn_fold_by_fold(hidden, standar
             assert scores.metric("v_information")[layer, s] == pytest.approx(bits, abs=1e-6)
 
 
+@pytest.mark.parametrize("hidden", [60, 200])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_units_active_in_one_example_alone_count_as_constant_where_they_rest(hidden, dtype):
+    rng = np.random.default_rng(1)
+    labels = np.tile([0, 1], 60)
+    X = rng.normal(size=(120, hidden)) + (2 * labels[:, None] - 1) * (np.arange(hidden) < 3)
+    resting = np.arange(20, 50)
+    X[:, resting] = 0
+    X[rng.integers(120, size=30), resting] = rng.uniform(0.1, 10, 30)
+    acts = Activations.from_arrays([X.astype(dtype)], labels)
+    scores = score_layers(acts, C=1.0, permutations=0, repeats=1)
+    X = acts[acts.names[0]].astype(np.float64)
+    for train, test in make_splits(acts.labels, acts.groups, repeats=1).pairs:
+        scaler = StandardScaler().fit(X[train])
+        fitted = LogisticRegression(C=1.0, tol=1e-10, max_iter=100_000, solver="newton-cholesky").fit(
+            scaler.transform(X[train]), labels[train]
+        )
+        decision = fitted.decision_function(scaler.transform(X[test]))
+        assert np.abs(scores.decision[0, 0, test] - decision).max() < 2e-2 * np.abs(decision).max()
+
+
 def test_splits_solved_together_as_on_a_gpu_give_what_they_give_alone(monkeypatch):
     acts = sample()
     alone = score_layers(acts, permutations=39)
@@ -83,8 +104,8 @@ def test_splits_solved_together_as_on_a_gpu_give_what_they_give_alone(monkeypatc
     assert np.abs(together.null_curves - alone.null_curves).max() <= 1 / 12  # a single example at the boundary
 
 
-@pytest.mark.parametrize("kind", ["plain", "equal rows", "a single row", "outliers"])
-def test_coordinates_of_rows_keep_their_products(kind):
+@pytest.mark.parametrize("kind", ["plain", "equal rows", "a single row", "outliers", "no factor"])
+def test_coordinates_of_rows_keep_their_products(kind, monkeypatch):
     rng = np.random.default_rng(0)
     X = torch.from_numpy(rng.normal(size=(40, 90)).astype(np.float32))
     if kind == "equal rows":
@@ -94,13 +115,15 @@ def test_coordinates_of_rows_keep_their_products(kind):
         X[:] = X[0]
     elif kind == "outliers":
         X[:, 5] *= 1000
-    Z = row_coordinates(X, 30)
+    elif kind == "no factor":
+        monkeypatch.setattr(fits, "_JITTER", -1.0)
+    Z = fits.row_coordinates(X, 30)
     assert (Z.shape, Z.dtype) == ((40, 30), torch.float32)
     expected = X.double() @ X[:30].double().T
     found = Z.double() @ Z[:30].double().T
     size = X.double().norm(dim=1)
     assert ((found - expected).abs() / (size[:, None] * size[:30])).max() < 2e-6
-    assert row_coordinates(X, 90) is X, "as many rows as features: the features themselves"
+    assert fits.row_coordinates(X, 90) is X, "as many rows as features: the features themselves"
 
 
 def full_grid(acts, name, train, inner):

@@ -454,14 +454,16 @@ def test_two_processes_give_the_same_activations_as_one(tmp_path):
     assert files_of(alone / "cache") == files_of(pair / "cache")
 
 
-def test_what_a_pass_needs_lies_on_the_device_of_the_network():
-    """The meta device refuses tensors of another as a GPU does."""
+def test_what_a_pass_needs_is_made_on_the_device_of_the_network():
     meta = torch.device("meta")
     tree = token_tree.grow([(1, 2, 3), (1, 2, 4, 5)])
     mask = additive(token_tree.ancestor_mask(tree, window=2, chunk=3, device=meta), torch.float16)
     assert (mask.device, mask.dtype, mask.shape) == (meta, torch.float16, (5, 5))
-    rows = [(2,), (3,)]
-    for picker in (TreePicker.of(tree, rows, meta), TreePicker.of(tree, [(0, 1), (3,)], meta)):
-        assert picker(torch.empty(1, 5, 7, device=meta)).shape == (2, 7)
-    for picker in (RowPicker.of(rows, meta), RowPicker.of([(0, 1), (3,)], meta)):
-        assert picker(torch.empty(2, 4, 7, device=meta)).shape == (2, 7)
+    for of, hidden in (
+        (lambda rows: TreePicker.of(tree, rows, meta), torch.empty(1, 5, 7, device=meta)),
+        (lambda rows: RowPicker.of(rows, meta), torch.empty(2, 4, 7, device=meta)),
+    ):
+        for rows in ([(2,), (3,)], [(0, 1), (3,)]):
+            picker = of(rows)
+            assert {part.device for part in vars(picker).values() if part is not None} == {meta}
+            assert picker(hidden).shape == (2, 7)

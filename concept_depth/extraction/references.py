@@ -97,8 +97,8 @@ def _embedding(subject: Subject, concept: Concept) -> FloatMatrix | None:
     with torch.inference_mode():
         for example in distinct:
             ids_R = torch.tensor([example.ids[row] for row in example.rows], device=subject.device)
-            means.append(table(ids_R).float().mean(0).cpu())
-    matrix: FloatMatrix = torch.stack(means).numpy()[places]
+            means.append(table(ids_R).float().mean(0))
+    matrix: FloatMatrix = torch.stack(means).cpu().numpy()[places]
     return matrix
 
 

@@ -190,7 +190,7 @@ def ancestor_mask(
     end, position = (torch.from_numpy(values).to(nodes.device) for values in (tree.end, tree.position))
     mask = (nodes <= nodes[:, None]) & (nodes[:, None] < end)
     if window is not None:
-        mask &= position[:, None] - position < window
+        mask &= position[:, None] < position + window
     if chunk is not None:
         mask &= position[:, None] // chunk == position // chunk
     return mask

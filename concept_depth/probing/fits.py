@@ -109,8 +109,9 @@ def _few_rows(layer: _Layer, plan: FitPlan, split: int) -> _Found:
     """One split with fewer rows than features: as `_together`, in the coordinates of its rows' space."""
     train, test = plan.pairs[split]
     rows = np.concatenate([train, test])
-    deviation = layer.squares[split, :-1].sqrt()
-    Z = row_coordinates(layer.masked.X[torch.as_tensor(rows, device=layer.X.device), :-1] / deviation, len(train))
+    X = layer.X[torch.as_tensor(rows, device=layer.X.device)]
+    shift, scale = moments(X[: len(train)], plan.standardize)
+    Z = row_coordinates((X - shift) / scale, len(train))
     place = np.full(len(layer.X), -1)
     place[train] = np.arange(len(train))
     inner = [[(place[part], place[held]) for part, held in plan.inner[split]]] if plan.inner else []
@@ -129,22 +130,22 @@ def _few_rows(layer: _Layer, plan: FitPlan, split: int) -> _Found:
 def row_coordinates(X: Tensor, n: int) -> Tensor:
     """Coordinates of all rows of X (N, D) in the space of the first n: (N, min(n, D)).
 
-    Products of a row with one of the first n are what they were; a part outside their space, which no weight of a
-    fit to them can see, is dropped. They are rows of a Cholesky factor, whose digits come from products in float64;
-    an orthonormal basis of the row space (QR) costs two to four times as much.
+    Products of a row with one of the first n stay what they are, but for rounding; a part outside their space, which
+    no weight of a fit to them can see, is dropped. The first n are the rows of a Cholesky factor of their products,
+    taken in float64; an orthonormal basis of their space (QR) costs two to four times as much.
     """
     if X.shape[1] <= n:
         return X
-    gram = lower_gram(X.double().T)
-    square = gram[:n, :n].clone()
+    first = X[:n].double()
+    products = lower_gram(first.T)
     # Equal rows make it singular. What this adds is a feature of each row's own, too small for any penalty of ours.
-    square.diagonal().add_(_JITTER * square.diagonal().max().clamp_min(1e-30))
-    factor, failed = torch.linalg.cholesky_ex(square)
+    products.diagonal().add_(_JITTER * products.diagonal().max().clamp_min(1e-30))
+    factor, failed = torch.linalg.cholesky_ex(products)
     if bool(failed):
         basis: Tensor = torch.linalg.qr(X[:n].T)[0]
         return X @ basis
-    rest = torch.linalg.solve_triangular(factor, gram[n:, :n].T, upper=False).T
-    return torch.cat([factor, rest]).to(X.dtype)
+    rest = torch.linalg.solve_triangular(factor, first @ X[n:].double().T, upper=False)
+    return torch.cat([factor, rest.T]).to(X.dtype)
 
 
 def _again(fold: _Fold, decided: FloatArray, penalties: FloatArray, fine: npt.NDArray[np.bool_]) -> None:
@@ -177,11 +178,6 @@ class _Layer:
 
     def __init__(self, X: Tensor, plan: FitPlan, masked: MaskedLayer) -> None:
         self.X, self.plan, self.masked, self.n_fits = X, plan, masked, 0
-
-    @cached_property
-    def squares(self) -> Tensor:
-        """(S, D + 1) squared deviations of the training parts, in the coordinates of `masked`."""
-        return self.masked.squares([train for train, _ in self.plan.pairs])
 
     @cached_property
     def rotation(self) -> Tensor | None:
@@ -296,11 +292,12 @@ def moments(X: Tensor, standardize: bool | str) -> tuple[Tensor, Tensor]:
     """
     if standardize is False:
         return X.new_zeros(X.shape[1]), X.new_ones(())
-    X64 = X.double()
-    mean, variance = X64.mean(0), X64.var(0, unbiased=False)
+    X64 = X.to(torch.float64, copy=True)
+    mean = X64.mean(0)
+    variance = X64.sub_(mean).square_().mean(0)
     if standardize == "scale":
         total = variance.mean().sqrt()
         return mean.to(X.dtype), (total if total > 0 else torch.ones_like(total)).to(X.dtype)
     deviation = variance.sqrt()
-    rounding = 10 * torch.finfo(X.dtype).eps * X64.abs().amax(0)
+    rounding = 10 * torch.finfo(X.dtype).eps * X.abs().amax(0)
     return mean.to(X.dtype), torch.where(deviation > rounding, deviation, 1.0).to(X.dtype)

@@ -55,11 +55,17 @@ class MaskedLayer:
         for t, train in enumerate(trains):
             member[t, torch.as_tensor(train)] = 1.0 / len(train)
         member = member.to(X64.device)
-        mean = member @ X64
-        found = (member @ X64.square() - mean.square())[:, :-1]
+        mean = (member @ X64)[:, :-1]
+        found = (member @ X64.square())[:, :-1] - mean.square()
+        # What hardly varies in a part, a unit active elsewhere alone, say, leaves a difference that is all rounding.
+        hardly = (found < 1e-6 * mean.square()).any(0).nonzero()[:, 0]
+        for t, train in enumerate(trains if len(hardly) else ()):
+            rows = torch.as_tensor(train, device=X64.device)
+            found[t, hardly] = X64[rows[:, None], hardly].var(0, unbiased=False)
         if self.standardize == "scale":
             found[:] = found.mean(1, keepdim=True)
-        constant = self._rounding(self.centre + mean[:, :-1] * self.scale) / self.scale
+        moved = mean * self.scale
+        constant = self._rounding(torch.maximum((self.centre + moved).abs(), moved.abs())) / self.scale
         squares[:, :-1] = torch.where(found > constant.square(), found, 1.0)
         return squares
 

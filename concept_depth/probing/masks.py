@@ -33,7 +33,7 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
 _MEMORY = 6
-_NARROW = 200  # problems that are solved together on all rows; more are solved split by split on their rows
+_NARROW = 200  # problems that a CPU solves together on all rows; more it solves split by split on their rows
 _JOINED_GPU = 1 << 25  # problems × rows that a GPU takes together: few large batches keep it from waiting
 _WIDE_ROUNDS = 3  # evaluations after which the problems of a split that are left wait for those of the others
 _HARD = 8  # rounds from which the next λ gets a preconditioner at its starting point
@@ -145,17 +145,17 @@ class MaskedFits:
             if start is not None and ahead:
                 # To first order in λ: where the last solution's gradient vanished, only the penalty's changes.
                 start = start + (ahead / penalty * whole.ridge * start) @ inverse
-            problems, x, fine = self._solve(X, whole, start, inverse, TOL_INNER, max_iter)
-            total = problems.held_at(x)
+            problems, x, solved = self._solve(X, whole, start, inverse, TOL_INNER, max_iter)
+            total, fine = problems.held_at(x).cpu().numpy(), solved.cpu().numpy()
             begin = 0
             for part in batch:
                 here = slice(begin, begin + len(part.weight))
                 begin += len(part.weight)
                 which, folds = part.which.cpu().numpy(), self.masks.folds
                 self._last[part.split][:, part.which] = x[here].reshape(folds, len(which), -1)
-                summed = total[here].reshape(folds, -1).sum(0).cpu().numpy()
+                summed = total[here].reshape(folds, -1).sum(0)
                 loss[part.split, which] = summed / len(self.masks.trains[part.split])
-                left[part.split, which] = ~fine[here].reshape(folds, -1).all(0).cpu().numpy()
+                left[part.split, which] = ~fine[here].reshape(folds, -1).all(0)
         return left
 
     def outer(self, penalties: FloatArray) -> tuple[Tensor, npt.NDArray[np.bool_]]:
@@ -174,13 +174,13 @@ class MaskedFits:
                 local = _size(parts) <= _NARROW and batch[0].theta is not None
                 inverse = self._local_inverse(batch, penalty) if local else self.layer.inverse(penalty)
                 whole = _joined(batch)
-                _, x, fine = self._solve(X, whole, whole.theta, inverse, self.tol, self.max_iter)
-                begin = 0
+                _, x, solved = self._solve(X, whole, whole.theta, inverse, self.tol, self.max_iter)
+                fine, begin = solved.cpu().numpy(), 0
                 for part in batch:
                     here = slice(begin, begin + len(part.weight))
                     begin += len(part.weight)
                     theta[part.split, part.which] = x[here]
-                    converged[part.split, part.which.cpu().numpy()] = fine[here].cpu().numpy()
+                    converged[part.split, part.which.cpu().numpy()] = fine[here]
         converged[:, 0] &= ~self._doubtful(theta[:, 0], penalties[:, 0])
         return theta, converged
 
@@ -253,7 +253,7 @@ class MaskedFits:
         return _Part(split, which, torch.full_like(sign, 1 / sign.shape[1]), sign, ridge, start, None)
 
     def _batches(self, parts: Sequence[_Part]) -> Iterator[tuple[Tensor, list[_Part]]]:
-        """Parts with the matrix they are solved on: few problems together on all rows, many split by split."""
+        """Parts with the matrix they are solved on: all together on all rows, or more than suits, split by split."""
         if _size(parts) > self._together:
             for part in parts:
                 yield self.layer.X[self.masks.rows[part.split]], [part]
