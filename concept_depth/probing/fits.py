@@ -111,7 +111,7 @@ def _few_rows(layer: _Layer, plan: FitPlan, split: int) -> _Found:
     rows = np.concatenate([train, test])
     X = layer.X[torch.as_tensor(rows, device=layer.X.device)]
     shift, scale = moments(X[: len(train)], plan.standardize)
-    Z = row_coordinates((X - shift) / scale, len(train))
+    Z = row_coordinates(X.sub_(shift).div_(scale), len(train))
     place = np.full(len(layer.X), -1)
     place[train] = np.arange(len(train))
     inner = [[(place[part], place[held]) for part, held in plan.inner[split]]] if plan.inner else []
