@@ -104,6 +104,17 @@ def test_splits_solved_together_as_on_a_gpu_give_what_they_give_alone(monkeypatc
     assert np.abs(together.null_curves - alone.null_curves).max() <= 1 / 12  # a single example at the boundary
 
 
+@pytest.mark.parametrize("standardize", [True, "scale"])
+@pytest.mark.parametrize(("hidden", "classes"), [(20, 2), (400, 2), (20, 3), (400, 3)])
+def test_the_last_digit_of_a_constant_is_no_concept(hidden, classes, standardize):
+    labels = np.arange(240) % classes
+    X = np.full((240, hidden), 1.2345678, np.float32)
+    X[labels == 1] = np.nextafter(X[labels == 1], np.float32(2))
+    acts = Activations.from_arrays([X], labels)
+    scores = score_layers(acts, permutations=0, repeats=1, standardize=standardize)
+    assert scores.curve == pytest.approx([1 / classes])
+
+
 @pytest.mark.parametrize("kind", ["plain", "equal rows", "a single row", "outliers", "no factor"])
 def test_coordinates_of_rows_keep_their_products(kind, monkeypatch):
     rng = np.random.default_rng(0)

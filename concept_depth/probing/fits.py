@@ -23,7 +23,7 @@ from torch import Tensor
 from concept_depth.probing import metrics
 from concept_depth.probing.design import Design, eigenvectors, lower_gram
 from concept_depth.probing.logistic import fit_path
-from concept_depth.probing.masked_layer import MaskedLayer
+from concept_depth.probing.masked_layer import MaskedLayer, rounding
 from concept_depth.probing.masks import MaskedFits, Masks
 from concept_depth.probing.multinomial import fit_multinomial
 from concept_depth.probing.plan import (
@@ -57,9 +57,12 @@ def fit_layer(X_ND: npt.NDArray[np.floating], *plans: FitPlan, device: str = "cp
     """
     X = torch.as_tensor(np.ascontiguousarray(X_ND), device=device)
     X = X if X.dtype in (torch.float32, torch.float64) else X.float()
-    # Differences of examples are all that matters; without their mean float32 keeps more digits of them.
+    # Differences of examples are all that matters; without their mean float32 keeps more digits of them. Those that are
+    # the rounding of a constant go: however small, the sign of a decision would tell classes by them.
     centre = X.double().mean(0)
-    X = (X.double() - centre).to(X.dtype)
+    X64 = X.double() - centre
+    varies = X64.square().mean(0).sqrt() > rounding(centre, X.dtype)
+    X = torch.where(varies, X64, 0.0).to(X.dtype)
     masked = MaskedLayer(X, plans[0].standardize, centre)
     return [_fit(_Layer(X, plan, masked)) for plan in plans]
 
@@ -110,7 +113,7 @@ def _few_rows(layer: _Layer, plan: FitPlan, split: int) -> _Found:
     train, test = plan.pairs[split]
     rows = np.concatenate([train, test])
     X = layer.X[torch.as_tensor(rows, device=layer.X.device)]
-    shift, scale = moments(X[: len(train)], plan.standardize)
+    shift, scale = layer.moments(X[: len(train)])
     Z = row_coordinates(X.sub_(shift).div_(scale), len(train))
     place = np.full(len(layer.X), -1)
     place[train] = np.arange(len(train))
@@ -184,8 +187,26 @@ class _Layer:
         """Principal directions, where they span what every training part spans."""
         if self.X.shape[1] > self.plan.smallest:
             return None
-        shift, scale = moments(self.X, self.plan.standardize)
+        shift, scale = self.moments(self.X)
         return eigenvectors((self.X - shift) / scale)
+
+    def moments(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """What to subtract from rows of this layer and divide by: (D,) mean, and (D,) deviations or one scalar.
+
+        Constant features, and those that vary by the rounding of the values as they were given, are divided by 1.
+        """
+        standardize = self.plan.standardize
+        if standardize is False:
+            return X.new_zeros(X.shape[1]), X.new_ones(())
+        X64 = X.to(torch.float64, copy=True)
+        mean = X64.mean(0)
+        variance = X64.sub_(mean).square_().mean(0)
+        size = torch.maximum(X.abs().amax(0).double(), (mean + self.masked.centre).abs())
+        if standardize == "scale":
+            variance, size = variance.mean(), torch.zeros_like(size[:1])
+        deviation = variance.sqrt()
+        constant = deviation <= rounding(size, X.dtype)
+        return mean.to(X.dtype), torch.where(constant, 1.0, deviation).to(X.dtype)
 
     def choose(self, outer: _Fold, inner: Sequence[Pair]) -> IntArray:
         """(M,) index into PENALTIES of each label vector's choice."""
@@ -227,7 +248,7 @@ class _Fold:
             self.Z_test = outer.design.Z[torch.as_tensor(place[test], device=device)]
             return
         X = layer.X[torch.as_tensor(train, device=device)]
-        shift, scale = moments(X, layer.plan.standardize)
+        shift, scale = layer.moments(X)
         self.design = Design.of((X - shift) / scale, layer.rotation)
         X_test = (layer.X[torch.as_tensor(test, device=device)] - shift) / scale
         Z = (X_test - self.design.offset) @ self.design.V
@@ -283,21 +304,3 @@ class _Fold:
         likelihood = metrics.log_likelihood(decided, labels, self.layer.plan.n_classes)
         loss = -(likelihood * test_BN).sum(-1)
         return np.asarray(loss.reshape(len(parts), len(penalties), len(which)).sum(0))
-
-
-def moments(X: Tensor, standardize: bool | str) -> tuple[Tensor, Tensor]:
-    """What to subtract from and divide by: (D,) mean, and (D,) deviations or one scalar.
-
-    Constant features, and those that vary by rounding only, are divided by 1.
-    """
-    if standardize is False:
-        return X.new_zeros(X.shape[1]), X.new_ones(())
-    X64 = X.to(torch.float64, copy=True)
-    mean = X64.mean(0)
-    variance = X64.sub_(mean).square_().mean(0)
-    if standardize == "scale":
-        total = variance.mean().sqrt()
-        return mean.to(X.dtype), (total if total > 0 else torch.ones_like(total)).to(X.dtype)
-    deviation = variance.sqrt()
-    rounding = 10 * torch.finfo(X.dtype).eps * X.abs().amax(0)
-    return mean.to(X.dtype), torch.where(deviation > rounding, deviation, 1.0).to(X.dtype)

@@ -35,7 +35,7 @@ class MaskedLayer:
         scale = torch.ones_like(self.centre)
         if standardize is not False:
             deviation = X64.square().mean(0).sqrt()
-            scale = torch.where(deviation > self._rounding(self.centre), deviation, 1.0)
+            scale = torch.where(deviation > 0, deviation, 1.0)
         if standardize == "scale":
             total = deviation.square().mean().sqrt()
             scale = torch.where(total > 0, total, 1.0).expand(scale.shape)
@@ -65,13 +65,10 @@ class MaskedLayer:
         if self.standardize == "scale":
             found[:] = found.mean(1, keepdim=True)
         moved = mean * self.scale
-        constant = self._rounding(torch.maximum((self.centre + moved).abs(), moved.abs())) / self.scale
+        size = torch.maximum((self.centre + moved).abs(), moved.abs())
+        constant = rounding(size, self.dtype) / self.scale
         squares[:, :-1] = torch.where(found > constant.square(), found, 1.0)
         return squares
-
-    def _rounding(self, mean: Tensor) -> Tensor:
-        """What a feature with this mean may deviate from it by rounding alone."""
-        return 10 * torch.finfo(self.dtype).eps * mean.abs() + 1e-30
 
     def inverse(self, penalty: float) -> Tensor:
         """(P, P): inverse of the whole sample's Hessian at zero."""
@@ -80,6 +77,11 @@ class MaskedLayer:
         if penalty not in self._inverses:
             self._inverses[penalty] = inverse_hessian(self._gram, penalty)
         return self._inverses[penalty]
+
+
+def rounding(mean: Tensor, dtype: torch.dtype) -> Tensor:
+    """What a feature of this mean may deviate from it by the rounding of its values alone."""
+    return 10 * torch.finfo(dtype).eps * mean.abs() + 1e-30
 
 
 def inverse_hessian(gram: Tensor, penalty: float) -> Tensor:
