@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +138,8 @@ class Activations(Mapping[str, FloatMatrix]):
             provenance: recorded as given, with numpy's numbers as plain ones.
 
         Raises:
-            InputError: no layer, lengths that differ, a matrix that is not finite, fewer than two classes, a
-                provenance that is no JSON.
+            InputError: no layer, lengths that differ, a matrix that is not finite, fewer than two classes, numbers
+                that do not rise or exceed the total, a provenance that is no JSON.
         """
         if not isinstance(layers, Mapping | Iterable):
             raise InputError(f"layers must be matrices, one a layer, not {type(layers).__name__}")
@@ -146,6 +147,8 @@ class Activations(Mapping[str, FloatMatrix]):
         matrices = {str(name): _as_matrix(str(name), matrix) for name, matrix in named.items()}
         if not matrices:
             raise InputError("there is no layer; give at least one matrix of shape (examples, hidden)")
+        if len(matrices) < len(named):
+            raise InputError(f"layers {list(named)} have names that are written alike; give each its own")
         found, encoded = np.unique(_as_list("labels", labels), return_inverse=True)
         n = len(encoded)
         for name, matrix in matrices.items():
@@ -157,18 +160,23 @@ class Activations(Mapping[str, FloatMatrix]):
         if len(group_numbers) != n:
             raise InputError(f"there are {len(group_numbers)} groups for {n} labels; give one for each example")
         names = tuple(str(label) for label in found) if classes is None else tuple(classes)
-        if len(names) != len(found) or len(found) < 2:
+        if len(set(names)) != len(found) or len(names) != len(found) or len(found) < 2:
             raise InputError(
                 f"the labels hold {len(found)} classes and {len(names)} class names; "
-                "two or more classes are needed, with a name for each"
+                "two or more classes are needed, with a name of its own for each"
             )
         counted = tuple(range(len(matrices))) if numbers is None else tuple(int(number) for number in numbers)
         if len(counted) != len(matrices):
             raise InputError(f"{len(counted)} numbers for {len(matrices)} layers; give one for each")
+        if counted[0] < 0 or any(later <= number for number, later in pairwise(counted)):
+            raise InputError(f"the layers' numbers {counted} do not rise from 0 or more; give them in their order")
+        against = counted[-1] if total is None else int(total)
+        if against < counted[-1]:
+            raise InputError(f"total={total} is less than the last layer's number {counted[-1]}; leave it out")
         return cls(
             names=tuple(matrices),
             numbers=counted,
-            total=counted[-1] if total is None else int(total),
+            total=against,
             read=matrices.__getitem__,
             labels=encoded.astype(np.int64),
             classes=names,
@@ -244,7 +252,7 @@ def _as_list(name: str, values: npt.ArrayLike) -> npt.NDArray[Any]:
     array = as_numpy(values) if hasattr(values, "detach") else np.asarray(values)
     if array.ndim != 1:
         raise InputError(f"the {name} have shape {array.shape}; give a flat list with one for each example")
-    missing = sum(value is None or value != value for value in array.tolist())
+    missing = sum(_is_missing(value) for value in array.tolist())
     if missing:
         raise InputError(f"{missing} of the {name} are missing (None or NaN); leave these examples out")
     try:
@@ -253,6 +261,13 @@ def _as_list(name: str, values: npt.ArrayLike) -> npt.NDArray[Any]:
         kinds = ", ".join(sorted({type(value).__name__ for value in array.tolist()}))
         raise InputError(f"the {name} are of several kinds ({kinds}); give them all as one kind") from error
     return array
+
+
+def _is_missing(value: Any) -> bool:
+    try:
+        return value is None or bool(value != value)
+    except TypeError:  # pandas' NA is neither equal nor unequal to itself
+        return True
 
 
 def _as_plain(provenance: Mapping[str, Any]) -> dict[str, Any]:
@@ -277,8 +292,11 @@ def _as_matrix(name: str, matrix: npt.ArrayLike) -> FloatMatrix:
         raise InputError(f"layer {name!r} is no matrix ({error}); give (examples, hidden) numbers") from error
     if array.ndim != 2 or not array.shape[1] or array.dtype.kind not in "fiub":
         raise InputError(f"layer {name!r} has shape {array.shape}; give a matrix (examples, hidden) of numbers")
-    if array.dtype.kind != "f" or array.dtype.itemsize < 4:
-        array = array.astype(np.float32)
+    size = array.dtype.itemsize if array.dtype.kind == "f" else 0
+    # torch knows neither longer floats nor another order of bytes than the machine's.
+    array = array.astype(
+        np.float32 if size < 4 else array.dtype.newbyteorder("=") if size <= 8 else np.float64, copy=False
+    )
     if not np.isfinite(array).all():
         raise InputError(f"layer {name!r} holds NaN or infinity; leave that layer out or extract in float32")
     return array

@@ -115,7 +115,8 @@ def apply_probe(path: str | Path, texts: Sequence[str], *, model: str | None = N
             f"the card of {path} does not say {', '.join(missing)}, so its hidden states cannot be made again; apply a "
             "probe that a run stored, or give this one activations: LogisticProbe.load(path).predict(X)"
         )
-    settings = Settings().changed(card["settings"], where=str(path))
+    # Where it was computed says nothing of where it can be now.
+    settings = Settings().changed({**card["settings"], "device": "auto"}, where=str(path))
     classes = tuple(card["classes"])
     # Labels are not known and not looked at; a concept needs one example of each class.
     asked = [*texts, *["."] * max(0, len(classes) - len(texts))]

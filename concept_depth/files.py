@@ -25,7 +25,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path` in one step, on error it is removed.
 
     Raises:
-        InputError: the folder cannot be made or written.
+        InputError: the folder cannot be made or written, or has no room.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,6 +43,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path}: {error.strerror or error}; make room there, or name another folder"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -100,11 +104,15 @@ def write_tensors(
 
     All metadata stand under one key of the header: safetensors writes several keys in random order.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     packed = {"metadata": json.dumps(dict(metadata or {}), ensure_ascii=False)}
     with atomic_path(path) as temporary:
-        save_file(_unshared(tensors), temporary, metadata=packed)
+        try:
+            save_file(_unshared(tensors), temporary, metadata=packed)
+        except SafetensorError as error:  # it wraps the system's own errors
+            raise OSError(str(error)) from error
 
 
 def _unshared(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

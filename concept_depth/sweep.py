@@ -124,12 +124,18 @@ def _names(value: Any, key: str, path: Path) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: its folder with the results, or the sentence that says why there are none."""
+    """What became of a job: its folder with the results, or the sentence that says why there are none.
+
+    Attributes:
+        skipped: the results were there already.
+        replaced: the folder held results of other examples or settings, which are gone.
+    """
 
     job: Job
     folder: Path
     error: str | None = None
     skipped: bool = False
+    replaced: bool = False
     seconds: float = 0.0
 
 
@@ -205,7 +211,8 @@ def _run(
             if progress is not None:
                 progress(job, index, len(jobs), stage, fraction)
 
-        started = time.monotonic()
+        started, mark = time.monotonic(), _key(job, concept)
+        replaced = resume and _finished(folder).get("key", mark) != mark
         try:
             key = (job.model, job.settings.subject_part())
             if loaded is None or loaded[0] != key:
@@ -215,11 +222,11 @@ def _run(
             measured = measure(loaded[1], concept, job.settings, folder=folder, progress=report, command=command)
             if is_main():
                 save_probe(measured, concept, model=job.model, settings=job.settings, folder=folder)
-                files.write_json(folder / DONE, {"key": _key(job, concept), "model": job.model})
+                files.write_json(folder / DONE, {"key": mark, "model": job.model})
         except InputError as error:
             yield Outcome(job, folder, error=str(error), seconds=time.monotonic() - started)
             continue
-        yield Outcome(job, folder, seconds=time.monotonic() - started)
+        yield Outcome(job, folder, replaced=replaced, seconds=time.monotonic() - started)
 
 
 def _expand(concepts: Sequence[str]) -> tuple[str, ...]:
@@ -242,20 +249,26 @@ def _key(job: Job, concept: Concept) -> str:
 def _is_done(job: Job, concept: Concept, out: Path) -> bool:
     """Whether a folder holds this job's results; damaged ones are measured again."""
     folder = out / job.folder
-    if not (folder / DONE).is_file():
-        return False
     try:
         files.read_json(folder / "record.json")
-        return bool(files.read_json(folder / DONE).get("key") == _key(job, concept))
     except InputError:
         return False
+    return _finished(folder).get("key") == _key(job, concept)
+
+
+def _finished(folder: Path) -> dict[str, Any]:
+    """What a finished job left about itself; nothing where there is none, or it is damaged."""
+    try:
+        found = files.read_json(folder / DONE)
+    except InputError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _check_own_folders(jobs: Sequence[Job], out: Path) -> None:
     """Refuse to write over what was measured on another model: a plan of one model names no folder after it."""
     for job in jobs:
-        path = out / job.folder / DONE
-        measured_on = files.read_json(path).get("model", job.model) if path.is_file() else job.model
+        measured_on = _finished(out / job.folder).get("model", job.model)
         if measured_on != job.model:
             raise InputError(
                 f"{out / job.folder} holds the results of {measured_on}; give another --out for {job.model}, or "

@@ -1,6 +1,7 @@
 """The waist: what goes in comes out, layers are read alone, bad input is one sentence."""
 
 import numpy as np
+import pandas
 import pytest
 import torch
 
@@ -67,6 +68,41 @@ def test_bfloat16_comes_back_as_float32():
 def test_arrays_that_do_not_fit_are_refused(layers, labels, sentence):
     with pytest.raises(InputError, match=sentence):
         Activations.from_arrays(layers, labels)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"numbers": [0, 1, 1]}, "do not rise"),
+        ({"numbers": [3, 2, 1]}, "do not rise"),
+        ({"numbers": [-1, 0, 1]}, "do not rise from 0"),
+        ({"total": 1}, "total=1 is less than the last layer's number 2"),
+        ({"classes": ["a", "a"]}, "a name of its own"),
+    ],
+)
+def test_numbers_and_names_that_would_make_a_depth_meaningless_are_refused(given, sentence):
+    with pytest.raises(InputError, match=sentence):
+        Activations.from_arrays([np.eye(2)] * 3, [0, 1], **given)
+
+
+def test_layers_whose_names_are_written_alike_are_refused():
+    with pytest.raises(InputError, match="written alike"):
+        Activations.from_arrays({0: np.eye(2), "0": np.eye(2)}, [0, 1])
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", np.longdouble])
+def test_numbers_of_any_kind_of_float_are_taken(dtype, tmp_path):
+    X = np.array([[1.5, 2], [3, 4]])
+    acts = Activations.from_arrays([X.astype(dtype)], [0, 1])
+    assert acts[0].dtype.isnative
+    acts.save(tmp_path / "a.safetensors")
+    assert np.array_equal(Activations.load(tmp_path / "a.safetensors")[0], X)
+
+
+def test_missing_labels_of_pandas_are_counted():
+    labels = pandas.Series([None, "a", "b"], dtype="string")
+    with pytest.raises(InputError, match="1 of the labels are missing"):
+        Activations.from_arrays([np.eye(3)], labels)
 
 
 def test_groups_are_a_flat_list():

@@ -83,7 +83,7 @@ def test_a_stored_probe_reads_new_texts_as_it_read_its_own(tiny_model, tmp_path)
         Measurement(acts, scores, depth, {}),
         concept,
         model=str(tiny_model),
-        settings=Settings(C=1.0, position=-2),
+        settings=Settings(C=1.0, position=-2, device="cuda:7"),  # of another machine
         folder=tmp_path,
     )
     rows = apply_probe(tmp_path, texts[:5])

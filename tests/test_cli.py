@@ -63,7 +63,9 @@ def test_a_damaged_record_is_measured_again(tiny_model, examples, tmp_path, caps
     assert run(command, capsys)[0] == 0
     record = tmp_path / "out" / "parity" / "record.json"
     os.truncate(record, 100)
-    assert run(command, capsys)[0] == 0
+    code, _, said = run(command, capsys)
+    assert code == 0
+    assert "replaced" not in said
     assert json.loads(record.read_text())["concept"]["name"] == "parity"
 
 
@@ -80,6 +82,45 @@ def test_results_of_another_model_are_not_written_over(tiny_model, examples, tmp
     assert record.read_bytes() == before
     assert run(["run", other, examples, *command, "--again"], capsys)[0] == 0
     assert record.read_bytes() != before
+
+
+def test_results_of_other_settings_are_replaced_with_a_word(tiny_model, examples, tmp_path, capsys):
+    command = ["run", tiny_model, examples, "--out", tmp_path / "out", "--no-cache", "--quiet", "--permutations"]
+    assert "replaced" not in run([*command, 0], capsys)[2]
+    assert "replaced" not in run([*command, 0], capsys)[2]
+    code, _, said = run([*command, 19], capsys)
+    assert code == 0
+    assert f"{tmp_path / 'out' / 'parity'} held results of other examples or settings" in said
+
+
+@pytest.mark.parametrize("content", ["", "[]"])
+def test_a_damaged_mark_of_a_finished_job_has_it_measured_again(content, tiny_model, examples, tmp_path, capsys):
+    command = [
+        "run",
+        tiny_model,
+        examples,
+        "--out",
+        tmp_path / "out",
+        "--no-cache",
+        "--quiet",
+        "--permutations",
+        0,
+    ]
+    assert run(command, capsys)[0] == 0
+    mark = tmp_path / "out" / "parity" / "done.json"
+    mark.write_text(content)
+    assert run(command, capsys)[0] == 0
+    assert "key" in json.loads(mark.read_text())
+
+
+def test_an_interrupt_says_that_nothing_is_lost(monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("concept_depth.concepts.registry.bundled_names", interrupted)
+    code, _, said = run(["concepts"], capsys)
+    assert code == 130
+    assert "the same command goes on from there" in said
 
 
 def test_a_dry_run_checks_everything_and_writes_nothing(tiny_model, examples, tmp_path, capsys):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -141,6 +143,28 @@ def test_half_written_files_of_killed_processes_go_and_those_of_living_ones_stay
     st.open_store(tmp_path, "k", a_plan)
     assert not dead.exists()
     assert living.exists()
+
+
+@pytest.mark.parametrize("write", ["text", "tensors"])
+def test_a_full_disk_is_one_sentence_and_leaves_no_file(write, tmp_path):
+    script = f"""
+import resource, signal, sys, torch
+from pathlib import Path
+from concept_depth import files
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    if {write!r} == "text":
+        files.write_text(Path("a"), "x" * 10_000)
+    else:
+        files.write_tensors(Path("a"), {{"x": torch.zeros(10_000)}})
+except files.InputError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.startswith("cannot write a: "), done.stderr
+    assert "make room there" in done.stdout
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_unwritable_cache_is_one_sentence(tmp_path):

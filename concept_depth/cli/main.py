@@ -18,6 +18,8 @@ from concept_depth.cli import inspect, results, run
 from concept_depth.cli.wording import as_typed
 from concept_depth.errors import InputError
 
+_INTERRUPTED = 130  # what a shell makes of Ctrl-C
+
 app = typer.Typer(
     name="concept-depth",
     help="At which layer of a language model does a concept become linearly separable?",
@@ -63,7 +65,9 @@ def exit_code(arguments: Sequence[str] | None = None, run_defaults: Mapping[str,
     """
     try:
         defaults = {"run": dict(run_defaults or {})}
-        return int(app(arguments, standalone_mode=False, default_map=defaults) or 0)
+        code = int(app(arguments, standalone_mode=False, default_map=defaults) or 0)
+        # Releases of Typer differ: some return the code of an interrupt, others raise it.
+        return _stopped() if code == _INTERRUPTED else code
     except InputError as error:
         return _sentence(as_typed(str(error), arguments), 2)
     except BrokenPipeError:
@@ -71,12 +75,16 @@ def exit_code(arguments: Sequence[str] | None = None, run_defaults: Mapping[str,
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (KeyboardInterrupt, typer.Abort):
-        return _sentence("stopped; what was finished is kept, the same command goes on from there", 130)
+        return _stopped()
     except Exception as error:
         # Typer's own usage errors know their exit code and sentence; their class has moved between releases.
         if hasattr(error, "exit_code") and hasattr(error, "format_message"):
             return _usage_error(error)
         raise
+
+
+def _stopped() -> int:
+    return _sentence("stopped; what was finished is kept, the same command goes on from there", _INTERRUPTED)
 
 
 def _usage_error(error: Any) -> int:

@@ -172,6 +172,9 @@ def _finish(outcomes: list[Outcome], out: Path, *, as_json: bool) -> int:
     for item in outcomes:
         if item.error:
             print(f"concept-depth: {item.job.label}: {as_typed(item.error)}", file=sys.stderr)
+        elif item.replaced:
+            note = "held results of other examples or settings; these have replaced them"
+            print(f"concept-depth: {item.folder} {note}", file=sys.stderr)
     if page is not None:
         print(f"report: {page}", file=sys.stderr if as_json else sys.stdout)
     if not measured:
