@@ -54,7 +54,8 @@ def every_format(tmp_path):
     paths = [
         write_csv(tmp_path / "a.csv", table),
         write_csv(tmp_path / "a.tsv", table, delimiter="\t"),
-        write_csv(tmp_path / "semicolon.csv", table, delimiter=";"),
+        semicolon := write_csv(tmp_path / "semicolon.csv", table, delimiter=";"),
+        write(tmp_path / "excel.csv", "sep=;\r\n" + semicolon.read_text(encoding="utf-8")),
         write(tmp_path / "a.jsonl", "\n".join(json.dumps(row, ensure_ascii=False) for row in table)),
         write(tmp_path / "a.ndjson", "\r\n".join(json.dumps(row) for row in table) + "\r\n"),
         write(tmp_path / "lines.json", "\n".join(json.dumps(row) for row in table)),

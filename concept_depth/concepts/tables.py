@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
@@ -116,9 +117,12 @@ def read_text(path: Path) -> str:
 
 def _read_csv(path: Path) -> Table:
     text = read_text(path)
-    header = text.partition("\n")[0]
-    # Spreadsheets of half the world write semicolons into .csv files.
-    delimiter = ";" if "," not in header and ";" in header else ","
+    header, _, rest = text.partition("\n")
+    if named := re.fullmatch(r"sep=(.)\r?", header):  # Excel's own first line
+        delimiter, text = named[1], "\n" + rest  # lines keep their numbers
+    else:
+        # Spreadsheets of half the world write semicolons into .csv files.
+        delimiter = ";" if "," not in header and ";" in header else ","
     strict = _parsed(text, delimiter)
     if not strict.problem:
         return _from_rows(path.name, strict.rows)
