@@ -101,6 +101,10 @@ class Settings:
     def changed(self, changes: Mapping[str, Any], *, where: str) -> Settings:
         """A copy with some settings changed.
 
+        Args:
+            changes: setting → value.
+            where: what messages begin with, the file that the changes stand in; nothing for arguments.
+
         Raises:
             InputError: a key is no setting, or a value is of the wrong kind.
         """
@@ -122,7 +126,8 @@ class Settings:
             made[key] = None if nothing else value
             if not _fits(made[key], known[key]):
                 kinds = " or ".join(_KINDS[kind] for kind in known[key].split(" | "))
-                raise InputError(f"{where}: {given} = {value!r} is not allowed; give {kinds}")
+                shown = f"{where}: {given} = {value!r}" if where else f"{given}={value!r}"
+                raise InputError(f"{shown} is not allowed; give {kinds}")
         return dataclasses.replace(self, **made)
 
     def subject_part(self) -> tuple[Any, ...]:

@@ -112,7 +112,7 @@ def tokens(
     from concept_depth.measure import SETTING_NAMES, Settings, load_subject, read_concept
 
     values = {name: given[name] for name in SETTING_NAMES if name in given}
-    settings = Settings().changed({**values, "position": o.number_or_word(position)}, where="tokens")
+    settings = Settings().changed({**values, "position": o.number_or_word(position)}, where="")
     loaded = read_concept(concept, settings)
     for line in token_view(load_subject(model, settings), loaded, n=n):
         typer.echo(line)

@@ -91,7 +91,7 @@ def run(
         "batch_tokens": o.number_or_word(batch_tokens),
         "cache_dir": _cache_dir(cache_dir, no_cache),
     }
-    settings = Settings().changed(values, where="run")
+    settings = Settings().changed(values, where="")
     _check_order(model, concepts)
     plan = Plan(models=(model,), concepts=tuple(concepts), settings=settings)
     return measure_plan(plan, out, resume=resume, dry_run=dry_run, as_json=json_, quiet=quiet)
