@@ -158,3 +158,14 @@ def test_a_probe_with_numpys_numbers_as_parameters_is_saved_with_pythons(tmp_pat
 def test_importing_the_module_loads_no_torch():
     code = "import sys, concept_depth.probing.probe; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("standardize", [True, "scale", False])
+@pytest.mark.parametrize("kind", [LogisticProbe, MassMeanProbe])
+def test_the_last_digit_of_a_constant_is_not_read(kind, standardize):
+    y = np.arange(40) % 2
+    X = np.full((40, 5), 3.0, np.float32)
+    X[y == 1, 0] = np.nextafter(np.float32(3), np.float32(9))
+    probe = kind(standardize=standardize).fit(X, y)
+    assert (probe.coef_ == 0).all()
+    assert (probe.predict(X) == y).mean() == 0.5

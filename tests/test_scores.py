@@ -93,6 +93,29 @@ def test_units_active_in_one_example_alone_count_as_constant_where_they_rest(hid
         assert np.abs(scores.decision[0, 0, test] - decision).max() < 2e-2 * np.abs(decision).max()
 
 
+@pytest.mark.parametrize("standardize", [True, "scale", False])
+@pytest.mark.parametrize(("hidden", "classes"), [(3, 2), (300, 2), (3, 4), (300, 4)])
+def test_a_held_out_example_is_not_read_by_what_its_training_part_never_saw_move(hidden, classes, standardize):
+    X = np.random.default_rng(0).normal(size=(60, hidden))
+    decisions = []
+    for value in (0, 1000):
+        X[:, 1] = 0
+        X[0, 1] = value
+        acts = Activations.from_arrays([X.copy()], np.arange(60) % classes)
+        scores = score_layers(acts, C=1.0, permutations=0, repeats=1, standardize=standardize)
+        decisions.append(scores.decision[0, 0, 0])
+    np.testing.assert_allclose(decisions[1], decisions[0], atol=5e-3)
+
+
+def test_a_part_that_varies_by_rounding_alone_reads_nothing():
+    labels = np.arange(60) % 3
+    X = np.full((60, 8), 3.0, np.float32)
+    X[:, 0] += labels * np.float32(2.4e-7)
+    X[0, 0] = 5
+    scores = score_layers(Activations.from_arrays([X], labels), standardize="scale", permutations=0, C=1.0)
+    assert scores.curve[0] < 0.4
+
+
 def test_splits_solved_together_as_on_a_gpu_give_what_they_give_alone(monkeypatch):
     acts = sample()
     alone = score_layers(acts, permutations=39)

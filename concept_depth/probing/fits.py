@@ -121,7 +121,7 @@ def _few_rows(layer: _Layer, plan: FitPlan, split: int) -> _Found:
     pairs = [(np.arange(len(train)), np.arange(len(train), len(rows)))]
     small = replace(plan, labelings=plan.labelings[:, rows], pairs=pairs, inner=inner, standardize=False)
     masks = Masks(small, Z.dtype, str(Z.device))
-    fits = MaskedFits(MaskedLayer(Z, False), masks, plan.tol, _MAX_ITER_MASKED)
+    fits = MaskedFits(MaskedLayer(Z, None), masks, plan.tol, _MAX_ITER_MASKED)
     penalties, theta, converged = fits.run(small)
     layer.n_fits += fits.n_fits
     decided, fine = fits.decisions(theta, 0, pairs[0][1]), converged[0]
@@ -191,22 +191,21 @@ class _Layer:
         return eigenvectors((self.X - shift) / scale)
 
     def moments(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        """What to subtract from rows of this layer and divide by: (D,) mean, and (D,) deviations or one scalar.
+        """(D,) what to subtract from rows of this layer, and (D,) what to divide them by.
 
-        Constant features, and those that vary by the rounding of the values as they were given, are divided by 1.
+        Features that are constant among these rows, or vary by the rounding of the values as they were given, are
+        divided by infinity: a fit to these rows learns nothing of them, so they must not speak where they do vary.
         """
-        standardize = self.plan.standardize
-        if standardize is False:
-            return X.new_zeros(X.shape[1]), X.new_ones(())
         X64 = X.to(torch.float64, copy=True)
         mean = X64.mean(0)
         variance = X64.sub_(mean).square_().mean(0)
         size = torch.maximum(X.abs().amax(0).double(), (mean + self.masked.centre).abs())
-        if standardize == "scale":
-            variance, size = variance.mean(), torch.zeros_like(size[:1])
-        deviation = variance.sqrt()
-        constant = deviation <= rounding(size, X.dtype)
-        return mean.to(X.dtype), torch.where(constant, 1.0, deviation).to(X.dtype)
+        constant = variance.sqrt() <= rounding(size, X.dtype)
+        if self.plan.standardize is False:
+            mean, variance = torch.zeros_like(mean), torch.ones_like(variance)
+        elif self.plan.standardize == "scale":
+            variance = variance.mean().expand(variance.shape)
+        return mean.to(X.dtype), torch.where(constant, torch.inf, variance.sqrt()).to(X.dtype)
 
     def choose(self, outer: _Fold, inner: Sequence[Pair]) -> IntArray:
         """(M,) index into PENALTIES of each label vector's choice."""

@@ -28,12 +28,15 @@ class MaskedLayer:
         X: (N, P).
     """
 
-    def __init__(self, X: Tensor, standardize: bool | str, centre: Tensor | None = None) -> None:
-        """Standardise `X` (N, D), from whose columns `centre` (D,) has been subtracted, so that their mean is 0."""
+    def __init__(self, X: Tensor, standardize: bool | str | None, centre: Tensor | None = None) -> None:
+        """Standardise `X` (N, D), from whose columns `centre` (D,) has been subtracted, so that their mean is 0.
+
+        None takes X as it is, coordinates of rows that were standardised before.
+        """
         self.dtype, X64 = X.dtype, X.double()
         self.centre = torch.zeros_like(X64[0]) if centre is None else centre.double()
         scale = torch.ones_like(self.centre)
-        if standardize is not False:
+        if standardize:
             deviation = X64.square().mean(0).sqrt()
             scale = torch.where(deviation > 0, deviation, 1.0)
         if standardize == "scale":
@@ -44,12 +47,15 @@ class MaskedLayer:
         self._gram: Tensor | None = None
         self._inverses: dict[float, Tensor] = {}
 
-    def squares(self, trains: Sequence[IntArray]) -> Tensor:
-        """(S, P): squared deviations d² of training parts, 0 for the intercept; 1 for constant features."""
+    def squares(self, trains: Sequence[IntArray]) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """(S, P) squared deviations d² of training parts: 0 for the intercept, 1 for constant features.
+
+        And which (S, D) features are constant, with their means (S, D); None where none are.
+        """
         squares = self.X.new_ones(len(trains), self.X.shape[1])
         squares[:, -1] = 0.0
-        if self.standardize is False:
-            return squares
+        if self.standardize is None:
+            return squares, None
         X64 = self.X.double()
         member = torch.zeros(len(trains), len(X64), dtype=torch.float64)
         for t, train in enumerate(trains):
@@ -62,13 +68,14 @@ class MaskedLayer:
         for t, train in enumerate(trains if len(hardly) else ()):
             rows = torch.as_tensor(train, device=X64.device)
             found[t, hardly] = X64[rows[:, None], hardly].var(0, unbiased=False)
-        if self.standardize == "scale":
-            found[:] = found.mean(1, keepdim=True)
         moved = mean * self.scale
         size = torch.maximum((self.centre + moved).abs(), moved.abs())
-        constant = rounding(size, self.dtype) / self.scale
-        squares[:, :-1] = torch.where(found > constant.square(), found, 1.0)
-        return squares
+        constant = found <= (rounding(size, self.dtype) / self.scale).square()
+        if self.standardize == "scale":
+            found[:] = found.mean(1, keepdim=True)
+        if self.standardize is not False:
+            squares[:, :-1] = torch.where(constant, 1.0, found)
+        return squares, (constant, mean.to(self.X.dtype)) if bool(constant.any()) else None
 
     def inverse(self, penalty: float) -> Tensor:
         """(P, P): inverse of the whole sample's Hessian at zero."""

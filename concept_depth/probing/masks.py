@@ -87,7 +87,7 @@ class MaskedFits:
     def __init__(self, layer: MaskedLayer, masks: Masks, tol: float, max_iter: int) -> None:
         self.layer, self.masks, self.tol, self.max_iter = layer, masks, tol, max_iter
         S, M, P = len(masks.rows), len(masks.sign[0]), layer.X.shape[1]
-        self.squares = layer.squares(masks.trains)
+        self.squares, self._resting = layer.squares(masks.trains)
         self.choice = Choice((S, M), 2)
         self._start: Tensor | None = None  # (S, M, P): mean of the inner solutions at the chosen penalty
         self._last = layer.X.new_zeros(S, masks.folds, M, P)
@@ -202,9 +202,17 @@ class MaskedFits:
         return np.asarray(found.cpu().numpy())
 
     def decisions(self, theta: Tensor, split: int, test: IntArray) -> FloatArray:
-        """(M, n_test) log-odds of the outer fits of a split."""
-        X = self.layer.X[torch.as_tensor(test, device=theta.device)]
-        return np.asarray((theta[split] @ X.T).double().cpu().numpy())
+        """(M, n_test) log-odds of the outer fits of a split.
+
+        What its training part knows as a constant is part of the intercept, whatever it is elsewhere.
+        """
+        X, point = self.layer.X[torch.as_tensor(test, device=theta.device)], theta[split]
+        if self._resting is not None:
+            constant, mean = (values[split] for values in self._resting)
+            point = point.clone()
+            point[:, -1] += point[:, :-1] @ (constant * mean)
+            point[:, :-1] *= ~constant
+        return np.asarray((point @ X.T).double().cpu().numpy())
 
     def _inner_parts(self, penalty: float, walking: npt.NDArray[np.bool_], first: bool) -> list[_Part]:
         """The inner problems of those that are walking (S, M), a part a split."""

@@ -204,20 +204,18 @@ def moments(X: FloatArray, weight: FloatArray, standardize: bool | str) -> tuple
         standardize: True: every feature by its deviation; "scale": all by one scalar; False: nothing is changed.
 
     Returns:
-        Shift and scale; features that are constant but for rounding are divided by 1.
+        Shift and scale. Features that are constant but for rounding are divided by infinity: their last digit,
+        however small, would tell classes too.
     """
-    d = X.shape[1]
-    if standardize is False:
-        return np.zeros(d), np.ones(d)
     share = weight / weight.sum()
     mean = share @ X.astype(np.float64)
     variance = share @ (X - mean) ** 2
-    if standardize == "scale":
-        total = np.sqrt(variance.mean())
-        return mean, np.full(d, total if total > 0 else 1.0)
-    deviation = np.sqrt(variance)
-    rounding = 10 * np.finfo(X.dtype).eps * np.abs(X).max(0)
-    return mean, np.where(deviation > rounding, deviation, 1.0)
+    constant = np.sqrt(variance) <= 10 * np.finfo(X.dtype).eps * np.abs(X).max(0)
+    if standardize is False:
+        mean, variance = np.zeros_like(mean), np.ones_like(variance)
+    elif standardize == "scale":
+        variance = np.full_like(variance, variance.mean())
+    return mean, np.where(constant, np.inf, np.sqrt(variance))
 
 
 class LogisticProbe(_LinearProbe):
