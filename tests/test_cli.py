@@ -17,6 +17,11 @@ def run(arguments, capsys):
     return code, *capsys.readouterr()
 
 
+def quick(model, examples, folder):
+    """A run that computes no more than it must, into `folder`/out."""
+    return ["run", model, examples, "--out", folder / "out", "--permutations", 0, "--no-cache", "--quiet"]
+
+
 def write(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
@@ -49,17 +54,7 @@ def test_a_run_prints_a_table_and_writes_everything(tiny_model, examples, tmp_pa
 
 
 def test_a_damaged_record_is_measured_again(tiny_model, examples, tmp_path, capsys):
-    command = [
-        "run",
-        tiny_model,
-        examples,
-        "--out",
-        tmp_path / "out",
-        "--permutations",
-        0,
-        "--no-cache",
-        "--quiet",
-    ]
+    command = quick(tiny_model, examples, tmp_path)
     assert run(command, capsys)[0] == 0
     record = tmp_path / "out" / "parity" / "record.json"
     os.truncate(record, 100)
@@ -72,40 +67,30 @@ def test_a_damaged_record_is_measured_again(tiny_model, examples, tmp_path, caps
 def test_results_of_another_model_are_not_written_over(tiny_model, examples, tmp_path, capsys):
     other = tmp_path / "other"
     shutil.copytree(tiny_model, other)
-    command = ["--out", tmp_path / "out", "--permutations", 0, "--no-cache", "--quiet"]
-    assert run(["run", tiny_model, examples, *command], capsys)[0] == 0
+    assert run(quick(tiny_model, examples, tmp_path), capsys)[0] == 0
     record = tmp_path / "out" / "parity" / "record.json"
     before = record.read_bytes()
-    code, _, said = run(["run", other, examples, *command], capsys)
+    command = quick(other, examples, tmp_path)
+    code, _, said = run(command, capsys)
     assert code == 2
     assert "holds the results of" in said
     assert record.read_bytes() == before
-    assert run(["run", other, examples, *command, "--again"], capsys)[0] == 0
+    assert run([*command, "--again"], capsys)[0] == 0
     assert record.read_bytes() != before
 
 
 def test_results_of_other_settings_are_replaced_with_a_word(tiny_model, examples, tmp_path, capsys):
-    command = ["run", tiny_model, examples, "--out", tmp_path / "out", "--no-cache", "--quiet", "--permutations"]
-    assert "replaced" not in run([*command, 0], capsys)[2]
-    assert "replaced" not in run([*command, 0], capsys)[2]
-    code, _, said = run([*command, 19], capsys)
+    command = quick(tiny_model, examples, tmp_path)
+    assert "replaced" not in run(command, capsys)[2]
+    assert "replaced" not in run(command, capsys)[2]
+    code, _, said = run([*command, "--repeats", 1], capsys)
     assert code == 0
     assert f"{tmp_path / 'out' / 'parity'} held results of other examples or settings" in said
 
 
 @pytest.mark.parametrize("content", ["", "[]"])
 def test_a_damaged_mark_of_a_finished_job_has_it_measured_again(content, tiny_model, examples, tmp_path, capsys):
-    command = [
-        "run",
-        tiny_model,
-        examples,
-        "--out",
-        tmp_path / "out",
-        "--no-cache",
-        "--quiet",
-        "--permutations",
-        0,
-    ]
+    command = quick(tiny_model, examples, tmp_path)
     assert run(command, capsys)[0] == 0
     mark = tmp_path / "out" / "parity" / "done.json"
     mark.write_text(content)
