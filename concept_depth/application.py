@@ -41,11 +41,15 @@ def save_probe(
     Returns:
         The file written.
     """
+    from concept_depth.intervals import readable_layers
     from concept_depth.probing.probe import LogisticProbe
 
     acts, scores, depth = measured.activations, measured.scores, measured.depth
+    # As the depth, the peak is sought where the fits converged, unless they did nowhere.
+    readable = readable_layers(scores)
+    curve = np.where(readable | ~readable.any(), scores.curve, np.nan)
     highest = np.nanargmin if scores.lower_is_better else np.nanargmax
-    best = int(highest(scores.curve)) if depth.layer is None else scores.names.index(depth.layer)
+    best = int(highest(curve)) if depth.layer is None else scores.names.index(depth.layer)
     layer = scores.names[best]
     probe = LogisticProbe(C=_penalty(scores, best), standardize=scores.settings["standardize"])
     probe.fit(acts[layer], acts.labels)

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from concept_depth.errors import InputError
-from concept_depth.intervals import WIDEST, Reading, readable_layers
+from concept_depth.depth import check_min_gain
+from concept_depth.errors import InputError, check_seed
+from concept_depth.intervals import MIN_GAIN, WIDEST, Reading, check_has, readable_layers
 from concept_depth.probing.bootstrap import Resampler
 from concept_depth.probing.scores import LayerScores
-from concept_depth.rules import Rule, check_rule
+from concept_depth.rules import Rule, check_rule, interpolated
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -44,8 +45,8 @@ class Comparison:
         delta_depth: difference of the two; None where either is None.
         delta_depth_interval: its 95 % interval over resampled groups.
         p_depth: p-value of no difference in depth (sign flips over groups; unpaired: from the bootstrap).
-        peak_a: cross-fitted peak of a.
-        peak_b: cross-fitted peak of b.
+        peak_a: cross-fitted peak of a, as the metric counts.
+        peak_b: cross-fitted peak of b, likewise.
         delta_peak: difference of the two, oriented so that more is better.
         delta_peak_interval: its 95 % interval.
         p_peak: p-value of no difference in peak.
@@ -92,13 +93,21 @@ class Comparison:
         return {**asdict(self), "sentence": self.sentence}
 
 
-def compare(a: LayerScores, b: LayerScores, *, rule: str = "within:0.9", random_state: int = 0) -> Comparison:
+def compare(
+    a: LayerScores,
+    b: LayerScores,
+    *,
+    rule: str = "within:0.9",
+    min_gain: float = MIN_GAIN,
+    random_state: int = 0,
+) -> Comparison:
     """Compare two measurements: b against a.
 
     Args:
         a: scores of the first condition or model.
         b: scores of the second.
         rule: how depth is read.
+        min_gain: gain over the best constant prediction below which a side has no depth.
         random_state: seed of bootstrap and flips.
 
     Returns:
@@ -106,8 +115,10 @@ def compare(a: LayerScores, b: LayerScores, *, rule: str = "within:0.9", random_
 
     Raises:
         InputError: the two are scored by different metrics, one of them on its training sample, no layer of one
-            converged, or the rule cannot be resampled.
+            converged, the rule cannot be resampled, or a value is out of its range.
     """
+    check_min_gain(min_gain)
+    check_seed(random_state)
     for scores in (a, b):
         if not isinstance(scores, LayerScores):
             raise InputError(f"{type(scores).__name__} is no LayerScores; give what score_layers returns, twice")
@@ -123,13 +134,14 @@ def compare(a: LayerScores, b: LayerScores, *, rule: str = "within:0.9", random_
             "the other is not; score both alike to compare them"
         )
     for scores, which in ((a, "first"), (b, "second")):
+        check_has(scores, chosen)
         if not readable_layers(scores).any():
             raise InputError(
                 f"the fits of no layer of the {which} converged; score it again with a stronger penalty (C=0.01)"
             )
     paired = is_paired(a, b)
     rng = np.random.default_rng(random_state)
-    sides = [_Side(scores, chosen) for scores in (a, b)]
+    sides = [_Side(scores, chosen, min_gain) for scores in (a, b)]
     draws = [sides[0].resampler.draw(REPLICATES, rng)]
     draws.append(draws[0] if paired else sides[1].resampler.draw(REPLICATES, rng))
     # One seed for both sides: the same halves choose and score the peak.
@@ -155,8 +167,8 @@ def compare(a: LayerScores, b: LayerScores, *, rule: str = "within:0.9", random_
         delta_depth=delta,
         delta_depth_interval=None if delta is None or not len(known_depth) else _interval(known_depth),
         p_depth=None if delta is None else p_depth,
-        peak_a=peaks[0],
-        peak_b=peaks[1],
+        peak_a=peaks[0] * sides[0].resampler.sign,
+        peak_b=peaks[1] * sides[1].resampler.sign,
         delta_peak=delta_peak,
         delta_peak_interval=_interval(known_peak),
         p_peak=p_peak,
@@ -165,14 +177,17 @@ def compare(a: LayerScores, b: LayerScores, *, rule: str = "within:0.9", random_
 
 
 def is_paired(a: LayerScores, b: LayerScores) -> bool:
-    """Whether two scores are of the same examples, groups and folds, in the same order."""
-    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ("labels", "groups", "fold"))
+    """Whether two scores go together row by row: the same classes, labels, groups and folds, in the same order."""
+    return a.classes == b.classes and all(
+        np.array_equal(getattr(a, name), getattr(b, name)) for name in ("labels", "groups", "fold")
+    )
 
 
 class _Side:
     """One of the two, with its resampler and how its rule is read."""
 
-    def __init__(self, scores: LayerScores, rule: Rule) -> None:
+    def __init__(self, scores: LayerScores, rule: Rule, min_gain: float = MIN_GAIN) -> None:
+        self.min_gain = min_gain
         self.resampler = Resampler(scores)
         # Without the peak of the sample itself, which `read` does not ask for and which costs most.
         sign = self.resampler.sign
@@ -190,7 +205,7 @@ class _Side:
 
     def depth(self) -> float | None:
         """Depth as a fraction; None where `find_depth` names no layer."""
-        position = self.reading.position() if self.reading.is_read() else None
+        position = self.reading.position() if self.reading.is_read(self.min_gain) else None
         return None if position is None else float(self._fraction(np.array([position]))[0])
 
     def interval(self) -> tuple[float, float] | None:
@@ -210,11 +225,7 @@ class _Side:
         return self._fraction(self.plain.fall(curves, peaks)), peaks
 
     def _fraction(self, position_M: FloatArray) -> FloatArray:
-        order = np.arange(len(self.fractions))
-        found = np.isfinite(position_M)
-        out = np.full(len(position_M), np.nan)
-        out[found] = np.interp(position_M[found], order, self.fractions)
-        return out
+        return interpolated(position_M, np.arange(len(self.fractions)), self.fractions)
 
 
 def _flip_test(a: LayerScores, b: LayerScores, rule: Rule, seed: int) -> tuple[float, float]:

@@ -125,7 +125,7 @@ def find_depth(
         `random_state`.
 
     Raises:
-        InputError: there is no such rule, or references or scores do not fit it.
+        InputError: there is no such rule, or references or scores do not fit it (`onset` needs permutations).
     """
     parsed = check_rule(rule)
     if not isinstance(scores, LayerScores):
@@ -208,9 +208,11 @@ def _verdict(
         if position is None:
             return "never", "No layer separates these examples strictly by a hyperplane."
         height = "every example stands on its class's side of a hyperplane"
+        if passed := [at for at in reading.crowded if at < position]:
+            height += f" (also at {reading.named(passed)}, where so many dimensions would separate any labels)"
         p, gain = None, np.inf
     if p is not None and p > 0.05 + 1e-9:
-        return "never", f"No layer reads this concept better than permuted labels: {against} (p = {p:.2f}).{tail}"
+        return "never", f"No layer reads this concept better than permuted labels: {against} (p = {p:.3g}).{tail}"
     if gain < min_gain:
         return "never", f"No layer reads this concept: {against}, a gain of less than {min_gain:g}.{tail}"
     if position is None:
@@ -224,7 +226,8 @@ def _verdict(
         )
     if number == 0:
         return "at_input", f"Layer 0, what enters the first block, already qualifies: {rule.meaning}.{tail}"
-    return "found", f"From {where} of {scores.total}: {rule.meaning}; {height}.{tail}"
+    first = "" if position else " It is the first layer that was measured."
+    return "found", f"From {where} of {scores.total}: {rule.meaning}; {height}.{first}{tail}"
 
 
 def _finite(value: float) -> float | None:

@@ -8,10 +8,18 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from numbers import Integral
 
 
 class InputError(ValueError):
     """Something the caller gave cannot be used; the message is one clear sentence."""
+
+
+def check_seed(random_state: object) -> None:
+    """Raise an InputError where `random_state` is no seed."""
+    whole = isinstance(random_state, Integral) and not isinstance(random_state, bool)
+    if not whole or int(random_state) < 0:  # type: ignore[call-overload]
+        raise InputError(f"random_state={random_state!r} is no seed; give a whole number of 0 or more")
 
 
 def did_you_mean(word: str, known: Iterable[str], *, most: int = 1) -> str:

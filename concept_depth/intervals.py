@@ -12,6 +12,7 @@ Shapes: L layers, B replicates, G groups, P permutations.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -22,7 +23,7 @@ from concept_depth.errors import InputError
 from concept_depth.probing.bootstrap import Resampler
 from concept_depth.probing.nulls import p_value, threshold
 from concept_depth.probing.scores import LayerScores
-from concept_depth.rules import NO_WHOLE_SAMPLE, ROUNDING, Rule, excess, positions
+from concept_depth.rules import NO_NULLS, NO_WHOLE_SAMPLE, ROUNDING, Rule, excess, interpolated, positions
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -34,7 +35,7 @@ Z_FIRST = 1.644854  # one-sided: only the true depth itself can be missed from t
 Z_LAST = 2.241403  # one-sided and for two layers: each layer shortly before the true depth can err on this side
 LEVEL = 0.05
 MIN_GAIN = 0.05  # over the best constant prediction, below which a concept counts as not read
-WIDEST = 1 / 3  # share of the network's depth beyond which an interval says too little
+WIDEST = 1 / 3 + 1e-9  # share of the network's depth beyond which an interval says too little
 
 
 def readable_layers(scores: LayerScores) -> npt.NDArray[np.bool_]:
@@ -42,6 +43,14 @@ def readable_layers(scores: LayerScores) -> npt.NDArray[np.bool_]:
     if scores.settings.get("protocol") == "paper":
         return np.ones(len(scores.names), bool)
     return np.asarray(scores.converged >= 1 - 1e-9)
+
+
+def check_has(scores: LayerScores, rule: Rule) -> None:
+    """Raise an InputError where `scores` lacks what the rule is read off."""
+    if rule.name == "separable" and not scores.separable:
+        raise InputError(NO_WHOLE_SAMPLE)
+    if rule.name == "onset" and not len(scores.null_max):
+        raise InputError(NO_NULLS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +78,7 @@ class Reading:
     @classmethod
     def of(cls, scores: LayerScores, rule: Rule) -> Reading:
         """Read `scores` by `rule`."""
-        if rule.name == "separable" and not scores.separable:
-            raise InputError(NO_WHOLE_SAMPLE)
+        check_has(scores, rule)
         resampler = Resampler(scores)
         whole = np.ones((1, resampler.n_groups))
         rng = _rng(scores, 4)
@@ -138,12 +146,15 @@ class Reading:
         # Jin et al. compare each block with the one before, so none may be missing.
         if not len(layers) or (self.rule_metric is not None and not self.readable.all()):
             return np.full(len(curve_ML), np.nan)
-        blocks = np.asarray(self.scores.numbers)[layers] >= 1
+        numbers = np.asarray(self.scores.numbers)
         known = np.isfinite(curve_ML[:, layers]).all(1)
         curves = curve_ML[known][:, layers]
         out = np.full(len(curve_ML), np.nan)
-        found = positions(self.rule, curves, peak_M[known], self.chance, self._bar, blocks)
-        out[known] = np.interp(found, np.arange(len(layers)), layers)
+        found = positions(self.rule, curves, peak_M[known], self.chance, self._bar, numbers[layers])
+        # Between two layers a position means a number between theirs, whatever was left out between them.
+        out[known] = interpolated(
+            interpolated(found, np.arange(len(layers)), numbers[layers]), numbers, np.arange(len(numbers))
+        )
         return out
 
     def position(self) -> float | None:
@@ -161,18 +172,33 @@ class Reading:
                 return float(position)
         return None
 
+    @property
+    def crowded(self) -> list[int]:
+        """Layers that are separable in so many dimensions that any labels would probably be (Cover)."""
+        layers = enumerate(self.scores.separable)
+        return [at for at, layer in layers if layer["separable"] and layer["cover_probability"] > 0.5]
+
     def unsayable(self) -> str | None:
         """Why exact separability of this sample says nothing, or None: random labels would be separable too."""
-        crowded = [layer for layer in self.scores.separable if layer["cover_probability"] > 0.5]
-        if len(crowded) < len(self.scores.separable):
+        if not self.crowded:
             return None
-        needed = [layer["n_directions"] for layer in crowded if layer["n_directions"] is not None]
+        found = [self.scores.separable[at] for at in self.crowded]
+        needed = [layer["n_directions"] for layer in found if layer["n_directions"] is not None]
         fewest = (
             f"; the fewest leading principal directions that separate them are {min(needed)}" if needed else ""
         )
-        return (
-            f"so many dimensions would probably separate any labels of {crowded[0]['n']} examples (Cover){fewest}"
+        where = (
+            ""
+            if len(found) == len(self.scores.names)
+            else f"at {self.named(self.crowded)} a hyperplane separates them, but "
         )
+        told = f"so many dimensions would probably separate any labels of {found[0]['n']} examples (Cover)"
+        return f"{where}{told}{fewest}"
+
+    def named(self, positions: Sequence[int]) -> str:
+        """Layers in words: "layer 3", "layers 3, 4"."""
+        numbers = ", ".join(str(self.scores.numbers[at]) for at in positions)
+        return f"{'layer' if len(positions) == 1 else 'layers'} {numbers}"
 
     @cached_property
     def _replicates(self) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -265,12 +291,12 @@ class Reading:
     def remark(self) -> str:
         """What a reader must know besides: unconverged layers, scores on the training sample."""
         parts = []
-        left_out = [
-            str(number) for number, fine in zip(self.scores.numbers, self.readable, strict=True) if not fine
-        ]
+        if self.rule.name == "separable":
+            return ""
+        left_out = np.flatnonzero(~self.readable).tolist()
         if left_out:
-            parts.append(f" Fits at layers {', '.join(left_out)} did not converge; nothing was read off them.")
-        if self.in_sample and self.rule.name != "separable":
+            parts.append(f" Fits at {self.named(left_out)} did not converge; nothing was read off them.")
+        if self.in_sample:
             parts.append(" Probes were scored on the examples they were fitted to.")
         if not len(self.scores.null_max) and self.scores.settings.get("protocol") != "paper":
             parts.append(" No permutations were run.")
@@ -325,7 +351,8 @@ def first_above(scores: LayerScores, other: LayerScores, name: str) -> int | Non
     rng = _rng(scores, 6)
     best = int(reference[(other.curve * theirs.sign)[reference].argmax()])
     weight, repeat = mine.draw(REPLICATES, rng)
-    mine_BL, theirs_BL = mine.curves(weight, repeat), theirs.curves(weight, repeat % theirs.n_repeats)
+    other_repeat = None if repeat is None else repeat % theirs.n_repeats
+    mine_BL, theirs_BL = mine.curves(weight, repeat), theirs.curves(weight, other_repeat)
     drawn = known_rows(np.asarray(mine_BL[:, layers] - theirs_BL[:, [best]]))
     difference = (scores.curve[layers] - other.curve[best]) * mine.sign
     deviation = np.maximum(drawn.std(0), 1e-9)

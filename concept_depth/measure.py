@@ -214,7 +214,7 @@ def check_job(model: str, concept: str, settings: Settings) -> Concept:
     from concept_depth.depth import check_min_gain
     from concept_depth.extraction.batches import check_batch_tokens
     from concept_depth.probing.protocol import check_settings, check_values
-    from concept_depth.rules import check_rule
+    from concept_depth.rules import NO_NULLS, check_rule
     from concept_depth.subjects.anchoring import check_two_classes
     from concept_depth.subjects.huggingface import check_max_length, resolve
     from concept_depth.subjects.loading import check_loading
@@ -248,6 +248,8 @@ def check_job(model: str, concept: str, settings: Settings) -> Concept:
         raise InputError(f"{loaded.name}: {error}") from error
     if rule.name == "separable":
         _check_whole_sample(settings, loaded)
+    if rule.name == "onset" and (settings.permutations == 0 or settings.protocol is not None):
+        raise InputError(NO_NULLS)
     if settings.anchoring:
         check_two_classes(loaded)
     resolve(model, revision=settings.revision)

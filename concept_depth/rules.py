@@ -10,6 +10,7 @@ Shapes: L layers, M curves.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +43,7 @@ class Rule:
 
 _MEANINGS = {
     "within": (
-        "the first layer with {share:.0%} of the peak's gain over chance",
+        "the first layer with {share:.10g}% of the peak's gain over chance",
         "no layer reaches that share of it",
     ),
     "peak": ("the best layer", "no layer is best"),
@@ -58,6 +59,7 @@ _MEANINGS = {
 
 
 NO_WHOLE_SAMPLE = "the rule 'separable' needs the whole sample (cv=None) and two classes"
+NO_NULLS = "the rule 'onset' needs permuted labels; score with permutations=39, and without protocol='paper'"
 
 
 def check_rule(rule: str) -> Rule:
@@ -79,12 +81,17 @@ def check_rule(rule: str) -> Rule:
         if not 0 < share <= 1:
             raise InputError(f"rule {rule!r} needs a share between 0 and 1, as in within:0.9")
     meaning, absence = _MEANINGS[name]
-    return Rule(name, share, meaning.format(share=share), absence)
+    return Rule(name, share, meaning.format(share=100 * share), absence)
 
 
 def first_true(mask_ML: npt.NDArray[np.bool_]) -> FloatArray:
     """(M,) position of the first true entry of each row, NaN where there is none."""
     return np.where(mask_ML.any(1), mask_ML.argmax(1), np.nan).astype(np.float64)
+
+
+def interpolated(at_M: FloatArray, known: npt.NDArray[Any], values: npt.NDArray[Any]) -> FloatArray:
+    """(M,) `numpy.interp`, but NaN stays NaN where there is one known point only."""
+    return np.where(np.isnan(at_M), np.nan, np.interp(at_M, known, values))
 
 
 def excess(rule: Rule, curve_ML: FloatArray, peak_M: FloatArray, chance: float, bar: float) -> FloatArray | None:
@@ -112,7 +119,7 @@ def positions(
     peak_M: FloatArray,
     chance: float,
     bar: float,
-    blocks: npt.NDArray[np.bool_],
+    numbers: npt.NDArray[np.int64],
 ) -> FloatArray:
     """Where the rule falls on each curve.
 
@@ -122,7 +129,8 @@ def positions(
         peak_M: height of each curve's peak.
         chance: what the best constant prediction scores.
         bar: for `onset`.
-        blocks: (L,) the layers that are outputs of blocks, for `jump` and `converge`.
+        numbers: (L,) of the layers, ascending: `centre` weighs by them, and for `jump` and `converge` the layers
+            from 1 on are outputs of blocks.
 
     Returns:
         (M,) positions among the L layers, NaN for none.
@@ -133,8 +141,8 @@ def positions(
     if rule.name == "peak":
         return first_true(curve_ML >= curve_ML.max(1, keepdims=True) - ROUNDING)
     if rule.name == "centre":
-        return _centre(curve_ML)
-    at = np.flatnonzero(blocks)
+        return interpolated(_centre(curve_ML, numbers), numbers, np.arange(len(numbers)))
+    at = np.flatnonzero(numbers >= 1)
     if len(at) < 2:
         return np.full(len(curve_ML), np.nan)
     named = jumping_layer if rule.name == "jump" else converging_layer
@@ -142,7 +150,7 @@ def positions(
     return np.array([np.nan if layer is None else at[layer - 1] for layer in found], dtype=np.float64)
 
 
-def _centre(curve_ML: FloatArray) -> FloatArray:
+def _centre(curve_ML: FloatArray, numbers: npt.NDArray[np.int64]) -> FloatArray:
     """Σ ℓ Δ_ℓ / Σ Δ_ℓ, Δ_ℓ the gain of layer ℓ over the best layer before it (Tenney et al. 2019, equation 3).
 
     Their scores are of probes that see all layers up to ℓ, which do not fall; the running maximum stands for that.
@@ -150,7 +158,7 @@ def _centre(curve_ML: FloatArray) -> FloatArray:
     gain = np.diff(np.maximum.accumulate(curve_ML, axis=1), axis=1)
     total = gain.sum(1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        centre = gain @ np.arange(1, curve_ML.shape[1]) / total
+        centre = gain @ numbers[1:] / total
     return np.where(total > ROUNDING, centre, np.nan)
 
 

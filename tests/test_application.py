@@ -1,5 +1,7 @@
 """Probes that outlive their run: the layer, penalty and scaling that are stored, and what is applied again."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ from concept_depth.probing.probe import LogisticProbe
 from concept_depth.probing.scores import score_layers
 
 
-def stored(folder, **settings):
+def stored(folder, unconverged=(), **settings):
     """A probe of noise that is a little readable at layer 2 of 5, so that no layer is named; and the scores."""
     rng = np.random.default_rng(0)
     y = np.arange(200) % 2
@@ -23,6 +25,7 @@ def stored(folder, **settings):
     layers[2][:, 0] += 0.35 * (2 * y - 1)
     acts = Activations.from_arrays(layers, y)
     scores = score_layers(acts, permutations=0, **settings)
+    scores = replace(scores, converged=1.0 - np.isin(np.arange(5), unconverged))
     depth = find_depth(scores, min_gain=0.9)
     assert depth.layer is None  # to be sure
     concept = Concept(
@@ -43,6 +46,14 @@ def test_where_no_layer_is_named_the_best_one_is_stored(scoring, tmp_path):
     best = scores.curve.argmin() if scoring == "log_loss" else scores.curve.argmax()
     assert probe.card_["layer"] == scores.names[best]
     assert probe.card_["score"] == pytest.approx(scores.curve[best])
+
+
+def test_no_layer_whose_fits_did_not_converge_is_the_best_unless_all_are(tmp_path):
+    _, scores, _ = stored(tmp_path / "all", C=0.1)
+    best = int(scores.curve.argmax())
+    second = int(np.delete(np.arange(5), best)[np.delete(scores.curve, best).argmax()])
+    assert stored(tmp_path / "one", unconverged=[best], C=0.1)[0].card_["number"] == second
+    assert stored(tmp_path / "none", unconverged=range(5), C=0.1)[0].card_["number"] == best
 
 
 def test_a_penalty_that_was_given_is_stored_as_given(tmp_path):

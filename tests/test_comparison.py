@@ -119,8 +119,35 @@ def test_what_cannot_be_compared_is_refused():
     a = scored(2)
     with pytest.raises(InputError, match="no layer of the second converged"):
         compare(a, replace(a, converged=np.zeros(7)))
+    with pytest.raises(InputError, match="needs permuted labels"):
+        compare(a, a, rule="onset")
+    with pytest.raises(InputError, match="no seed"):
+        compare(a, a, random_state=-1)
     with pytest.raises(InputError, match="no interval"):
         compare(a, a, rule="separable")
     other = score_layers(planted(2), C=0.1, permutations=0, scoring="auroc")
     with pytest.raises(InputError, match="score both alike"):
         compare(a, other)
+
+
+def test_examples_of_other_classes_are_not_paired():
+    a = scored(3)
+    assert compare(a, a).paired
+    assert not compare(a, replace(a, classes=("no", "yes"))).paired
+
+
+def test_a_side_that_gains_too_little_has_no_depth():
+    a = scored(3)
+    assert compare(a, a, min_gain=0.4).depth_a == pytest.approx(0.5)
+    assert compare(a, a, min_gain=0.6).depth_a is None
+
+
+def test_peaks_are_told_as_the_metric_counts_them():
+    a = score_layers(planted(3), C=0.1, permutations=0, scoring="log_loss")
+    assert compare(a, a).peak_a == find_depth(a).peak > 0
+
+
+def test_an_interval_of_exactly_a_third_is_not_called_wide():
+    same = compare(scored(3), scored(3))
+    assert "anywhere" not in replace(same, interval_a=(2 / 3, 1.0), interval_b=(1 / 3, 2 / 3)).sentence
+    assert "anywhere" in replace(same, interval_a=(2 / 3 - 0.01, 1.0)).sentence

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.ndimage import correlate1d, gaussian_filter1d
+from sklearn.model_selection import ShuffleSplit
 
 from concept_depth import intervals
 from concept_depth.activations import Activations
@@ -133,7 +134,12 @@ def test_resampled_curves_are_metrics_of_resampled_examples(metric):
                 rows = np.flatnonzero(scores.fold[repeat] == fold)
                 copies = np.repeat(rows, weight[m, scores.groups[rows]])  # the slow way: repeat the examples
                 part = scores.decision[layer, repeat, copies][None]
-                values.append(metrics.score(metric, part, scores.labels[copies][None], 2)[0])
+                value = metrics.score(metric, part, scores.labels[copies][None], 2)[0]
+                if metric == "v_information":  # what labels alone tell is that of the fold as it is
+                    value += np.subtract(
+                        *(metrics.entropy_bits(scores.labels[i][None], 2)[0] for i in (rows, copies))
+                    )
+                values.append(value)
             assert curves[m, layer] == pytest.approx(np.nanmean(values), abs=1e-6)
 
 
@@ -142,6 +148,13 @@ def test_the_cross_fitted_peak_is_not_the_raw_maximum_of_a_plateau():
     found = find_depth(flat)
     assert flat.curve.max() > 0.83  # the premise: the best of forty noisy layers
     assert found.peak == pytest.approx(0.8, abs=0.02)
+
+
+@pytest.mark.parametrize("scoring", sorted(metrics.METRICS))
+def test_halves_of_the_examples_do_not_lower_the_peak_of_equal_layers(scoring):
+    scores = made([0.9] * 6, n=60, scoring=scoring)  # one luck for all layers: there is nothing to choose
+    assert np.ptp(scores.curve) == 0  # the premise
+    assert find_depth(scores, min_gain=0.0).peak == pytest.approx(scores.curve[0], abs=0.03)
 
 
 def test_the_summit_is_found_on_slow_rises_and_after_jumps():
@@ -282,7 +295,7 @@ def test_layers_that_did_not_converge_are_not_read():
     scores = replace(made(STEP), converged=np.array([1.0] * 5 + [0.5] + [1.0] * 5))
     depth = find_depth(scores)
     assert depth.number == 6
-    assert "layers 5 did not converge" in depth.sentence
+    assert "Fits at layer 5 did not converge" in depth.sentence
 
 
 def test_blocks_are_counted_from_one_for_the_rules_of_the_paper():
@@ -295,6 +308,35 @@ def test_blocks_are_counted_from_one_for_the_rules_of_the_paper():
 def test_the_centre_of_gravity_lies_where_the_gains_are():
     depth = find_depth(made([0.5, 0.5, 0.7, 0.9, 0.9], n=2000), rule="centre")
     assert depth.fraction * 4 == pytest.approx(2.5, abs=0.1)
+
+
+def test_the_centre_weighs_by_the_numbers_of_the_layers_that_are_read():
+    curve = [0.5, 0.6, 0.6, 0.8, 0.9]
+    scores = made(curve, n=2000, numbers=(0, 1, 2, 12, 30))
+
+    def centre(layers):
+        gain = np.diff(np.maximum.accumulate(scores.curve[layers]))
+        return (gain @ np.array(scores.numbers)[layers][1:] / gain.sum()) / 30
+
+    assert find_depth(scores, rule="centre").fraction == pytest.approx(centre([0, 1, 2, 3, 4]))
+    scores = replace(scores, converged=np.array([1.0, 1.0, 1.0, 0.0, 1.0]))
+    assert find_depth(scores, rule="centre").fraction == pytest.approx(centre([0, 1, 2, 4]))
+
+
+@pytest.mark.parametrize("rule", ["centre", "jump", "converge"])
+def test_a_rule_that_needs_several_layers_names_none_of_one(rule):
+    depth = find_depth(made([0.9], numbers=(12,)), rule=rule)
+    assert (depth.verdict, depth.number) == ("undefined", None)
+
+
+def test_a_first_layer_that_already_qualifies_is_said_to_be_the_first_measured():
+    assert "first layer that was measured" in find_depth(made([0.9] * 3, numbers=(12, 18, 24))).sentence
+    assert "first layer that was measured" not in find_depth(made(STEP)).sentence
+
+
+def test_shares_are_written_as_they_were_given():
+    for share, told in (("0.9", "90%"), ("0.925", "92.5%"), ("0.004", "0.4%"), ("1", "100%")):
+        assert f"the first layer with {told} of" in check_rule(f"within:{share}").meaning
 
 
 def test_rises_are_told_where_they_are():
@@ -421,3 +463,43 @@ def test_memory_of_the_bootstrap_is_little_for_each_group():
 def test_what_find_depth_cannot_use_is_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         find_depth(made(STEP, n=40), **arguments)
+
+
+def test_a_rule_of_permuted_labels_needs_them():
+    with pytest.raises(InputError, match="needs permuted labels; score with permutations=39"):
+        find_depth(made(STEP), rule="onset")
+
+
+def test_repeats_that_test_some_examples_only_are_read_together():
+    rng = np.random.default_rng(0)
+    labels = np.arange(300) % 2
+    X = [rng.normal(size=(300, 4)) + 3 * (layer >= 3) * labels[:, None] for layer in range(6)]
+    splits = ShuffleSplit(20, test_size=0.1, random_state=1)
+    scores = score_layers(Activations.from_arrays(X, labels), cv=splits, C=0.1, permutations=0)
+    folds = np.bincount(scores.repeat)
+    assert len(set(folds)) > 1  # the premise: repeats of several and of one split
+    resampler = Resampler(scores)
+    assert resampler.curves(np.ones((1, resampler.n_groups)))[0] == pytest.approx(scores.curve)
+    depth = find_depth(scores)
+    assert (depth.number, depth.interval_numbers, depth.verdict) == (3, (3, 3), "found")
+
+
+def in_sample(*widths, n=60, signal=0.0):
+    """Scores on the whole sample of layers of noise in these widths, with a signal in the first feature."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(n) % 2
+    X = [rng.normal(size=(n, width)) for width in widths]
+    for layer in X:
+        layer[:, 0] += signal * labels
+    return score_layers(Activations.from_arrays(X, labels), cv=None, C=1.0, permutations=0)
+
+
+def test_a_layer_that_separates_in_too_many_dimensions_is_named_but_says_nothing():
+    assert find_depth(in_sample(2, 2), rule="separable").verdict == "never"
+    depth = find_depth(in_sample(2, 80), rule="separable")
+    assert depth.verdict == "undefined"
+    assert "at layer 1 a hyperplane separates them, but so many dimensions would" in depth.sentence
+    depth = find_depth(in_sample(80, 2, signal=20.0), rule="separable")
+    assert (depth.verdict, depth.number) == ("found", 1)
+    assert "also at layer 0, where so many dimensions would separate any labels" in depth.sentence
+    assert "permutations" not in depth.sentence

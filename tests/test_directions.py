@@ -25,7 +25,7 @@ def test_layers_with_one_direction_are_alike_and_others_are_not():
     assert cosines.cosine.shape == (4, 4)
     assert np.allclose(cosines.cosine, cosines.cosine.T)
     corrected = cosines.corrected()
-    assert cosines.cosine[1, 2] > 0.8 > 3 * cosines.floor
+    assert cosines.cosine[1, 2] > 0.8 > 2 * cosines.floor
     assert corrected[1, 2] == pytest.approx(1, abs=0.05)
     assert abs(cosines.cosine[1, 3]) < cosines.floor + 0.1
     assert abs(cosines.cosine[0, 1]) < cosines.floor + 0.1
@@ -38,3 +38,29 @@ def test_directions_of_different_widths_are_refused():
     acts = Activations.from_arrays([rng.normal(size=(40, d)) for d in (2, 3)], [0, 1] * 20)
     with pytest.raises(InputError, match="widths"):
         direction_cosines(acts)
+
+
+def rare(positives, n=40, seed=0):
+    """A class of few examples, far away along one direction, in three layers."""
+    rng = np.random.default_rng(seed)
+    labels = (np.arange(n) < positives).astype(np.int64)
+    X = [rng.normal(size=(n, 4)) + np.array([6, 0, 0, 0]) * labels[:, None] for _ in range(3)]
+    return Activations.from_arrays(X, labels)
+
+
+def test_only_halves_that_hold_both_classes_give_directions():
+    assert np.diag(direction_cosines(rare(2)).cosine).min() > 0.7
+    with pytest.raises(InputError, match="too few groups for both halves"):
+        direction_cosines(rare(1))
+
+
+def test_the_floor_follows_the_seed_and_is_none_without_permutations():
+    floors = {direction_cosines(rare(12), random_state=seed).floor for seed in (0, 5)}
+    assert len(floors) == 2
+    without = direction_cosines(rare(12), permutations=0)
+    assert np.isnan(without.floor)
+    assert np.isnan(without.corrected()).all()
+    assert without.to_dict()["floor"] is None
+    for wrong in ({"random_state": -1}, {"halvings": 0}, {"permutations": -1}):
+        with pytest.raises(InputError):
+            direction_cosines(rare(12), **wrong)

@@ -16,11 +16,11 @@ from concept_depth.reporting.pairs import compare_conditions, compare_folders, c
 from concept_depth.reporting.record import Report, load_runs
 
 
-def save(folder, at: int, noise: str = "") -> None:
+def save(folder, at: int, noise: str = "", model: str = "tiny") -> None:
     """One run with its scores, under a noise if one is named."""
     layers, labels, groups = planted(at=at, N=80, L=7)
     concept = {"name": "capital" + (f"+{noise}" if noise else ""), "details": {"noise": {"noise": noise}}}
-    origin = {"concept": concept, "subject": {"name": "tiny"}}
+    origin = {"concept": concept, "subject": {"name": model}}
     acts = Activations.from_arrays(layers, labels, groups=groups, provenance=origin)
     scores = score_layers(acts, cv=3, repeats=1, C=0.1, permutations=0)
     Report.of(None, scores, find_depth(scores)).save(folder)
@@ -70,3 +70,23 @@ def test_runs_without_stored_scores_are_shown_without_comparison(tmp_path):
     run().save(tmp_path / "plain")
     run(condition="letters").save(tmp_path / "noisy")
     assert compare_conditions(load_runs([tmp_path])) == []
+
+
+def test_of_several_runs_of_a_concept_those_of_one_model_and_condition_go_together(folder, tmp_path):
+    for model, at in (("early", 1), ("late", 5)):
+        save(tmp_path / "models" / model, at=at, model=model)
+    for runs in (load_runs([folder]), load_runs([tmp_path / "models"])):
+        found = compare_folders(runs, runs)
+        assert [name for name, _ in found] == [run.label for run in runs]
+        assert [comparison.delta_depth for _, comparison in found] == [0, 0]
+    with pytest.raises(InputError, match=r"tiny · capital.* could be compared with .*early or .*late"):
+        compare_folders(load_runs([tmp_path / "models"]), load_runs([folder / "plain"]))
+    # One model on the left against several on the right leaves no doubt.
+    assert len(compare_folders(load_runs([folder / "plain"]), load_runs([tmp_path / "models"]))) == 2
+
+
+def test_without_a_plain_run_the_entries_name_what_they_are_compared_with(tmp_path):
+    for noise in ("case", "typos"):
+        save(tmp_path / noise, at=3, noise=noise)
+    (entry,) = compare_conditions(load_runs([tmp_path]))
+    assert entry["condition"] == "noise typos against noise case"

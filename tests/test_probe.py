@@ -95,6 +95,16 @@ def test_the_difference_of_means_of_many_classes_is_the_nearest_mean():
     assert (probe.predict(X) == nearest).all()
 
 
+@pytest.mark.parametrize("standardize", [True, "scale", False])
+def test_constant_features_do_not_change_the_probabilities_of_the_difference_of_means(standardize):
+    X, y = blobs(100, 4)
+    wide = np.hstack([X, np.full((100, 3), 5.0)])
+    probe = MassMeanProbe(standardize=standardize)
+    if standardize == "scale":  # the one scalar is of all features
+        X = np.hstack([X, np.zeros((100, 3))])
+    assert probe.fit(wide, y).predict_proba(wide) == pytest.approx(probe.fit(X, y).predict_proba(X))
+
+
 @pytest.mark.parametrize("probe", [LogisticProbe(C=0.3), MassMeanProbe()])
 def test_a_saved_probe_comes_back_whole_with_its_card(probe, tmp_path):
     X, y = blobs(100, 4)

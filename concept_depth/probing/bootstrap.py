@@ -10,7 +10,7 @@ Shapes: M weightings, G groups, L layers, R repeats, F folds, N examples, K clas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,19 +47,23 @@ class Resampler:
         group_of = np.full(len(scores.labels), -1)
         group_of[tested] = inverse
         self.n_layers, self.n_repeats = len(scores.names), len(scores.fold)
+        # Where a repeat tests some examples only (splits of the user's own), one alone says too little.
+        self._repeats_stand_alone = bool((scores.fold[:, tested] >= 0).all())
         self._folds: list[list[_Fold]] = []
         for r, fold in enumerate(scores.fold):
             rows = [np.flatnonzero(fold == f) for f in range(int(fold.max()) + 1)]
             self._folds.append([_of_own_groups(scores, name, r, idx, group_of[idx]) for idx in rows])
 
     def curves(self, weight_MG: npt.NDArray[Any], repeat_M: IntArray | None = None) -> FloatArray:
-        """(M, L) curves; `repeat_M` names the repeat each weighting reads, None the mean of all repeats."""
+        """(M, L) curves; `repeat_M` names the repeat each weighting reads, None the mean of all, folds alike."""
+        folds = [len(repeat) for repeat in self._folds]
         out = np.empty((len(weight_MG), self.n_layers))
         for part in self._chunks(len(weight_MG)):
             start = part.start
             weight = np.asarray(weight_MG[part], np.float64)
             if repeat_M is None:
-                out[part] = np.mean([self._one(weight, r) for r in range(self.n_repeats)], axis=0)
+                each = [self._one(weight, r) for r in range(self.n_repeats)]
+                out[part] = np.average(each, axis=0, weights=folds)
                 continue
             for r in range(self.n_repeats):
                 chosen = np.flatnonzero(repeat_M[part] == r)
@@ -79,13 +83,17 @@ class Resampler:
         step = max(1, _CHUNK // max(1, self.n_groups))
         return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
-    def draw(self, replicates: int, rng: np.random.Generator) -> tuple[CountArray, IntArray]:
-        """Weights (B, G) of groups drawn with replacement, and the repeat (B,) that each replicate reads."""
+    def draw(self, replicates: int, rng: np.random.Generator) -> tuple[CountArray, IntArray | None]:
+        """Weights (B, G) of groups drawn with replacement, and the repeat (B,) that each replicate reads.
+
+        None, the mean of all repeats, where a repeat does not test every example.
+        """
         share = np.full(self.n_groups, 1.0 / self.n_groups)
         weight = np.empty((replicates, self.n_groups), np.uint16)
         for part in self._chunks(replicates):
             weight[part] = rng.multinomial(self.n_groups, share, size=part.stop - part.start)
-        return weight, rng.integers(self.n_repeats, size=replicates)
+        repeat = rng.integers(self.n_repeats, size=replicates)
+        return weight, repeat if self._repeats_stand_alone else None
 
     def crossfitted_peaks(
         self,
@@ -123,7 +131,7 @@ class Resampler:
                 half = rng.permuted(np.tile(sides, (len(weight), 1)), axis=1)
                 a = self.curves(weight * half, repeat)[:, layers]
                 b = self.curves(weight * (1 - half), repeat)[:, layers]
-                known = np.flatnonzero(np.isfinite(a[:, 0] + b[:, 0]))
+                known = np.flatnonzero(np.isfinite(a + b).all(1))
                 a, b, at = a[known], b[known], part.start + known
                 peak[halving, at] = so_far[halving, at] = 0.0
                 for chosen, scored in ((a, b), (b, a)):
@@ -188,8 +196,9 @@ def _statistic(scores: LayerScores, name: str, repeat: int, rows: IntArray, grou
     everyone = counted(np.ones(len(rows), bool))
     if name in ("log_loss", "v_information"):
         loss = summed(-metrics.log_likelihood(decision, np.broadcast_to(labels, decision.shape[:2]), K))
-        shares = [counted(labels == k) for k in range(K)]
-        return _weighted_loss(loss, everyone, shares if name == "v_information" else None)
+        # What labels alone tell is that of the fold: of the few examples of a half it would come out too low.
+        entropy = float(metrics.entropy_bits(labels[None], K)[0]) if name == "v_information" else None
+        return _weighted_loss(loss, everyone, entropy)
     predicted = scores.predicted[:, repeat, rows]
     if name == "accuracy":
         return _mean_ratio([(summed(predicted == labels), everyone)])
@@ -200,12 +209,14 @@ def _statistic(scores: LayerScores, name: str, repeat: int, rows: IntArray, grou
         [
             (2 * summed((predicted == k) & (labels == k)), summed(predicted == k) + counted(labels == k)[:, None])
             for k in positive
-        ]
+        ],
+        [counted(labels == k) for k in positive],
     )
 
 
-def _mean_ratio(parts: list[tuple[FloatArray, FloatArray]]) -> _Fold:
-    """Mean over parts of (weighted sum of numerators) / (weighted sum of denominators)."""
+def _mean_ratio(parts: list[tuple[FloatArray, FloatArray]], needed: Sequence[FloatArray] = ()) -> _Fold:
+    """Mean over parts of (weighted sum of numerators) / (weighted sum of denominators); NaN where one of `needed`
+    sums to 0."""
 
     def curves(weight_MG: FloatArray) -> FloatArray:
         total: FloatArray = np.zeros(())
@@ -213,23 +224,20 @@ def _mean_ratio(parts: list[tuple[FloatArray, FloatArray]]) -> _Fold:
             for top, bottom in parts:
                 under = weight_MG @ bottom
                 total = total + weight_MG @ top / (under if under.ndim == 2 else under[:, None])
+        for present in needed:
+            total[weight_MG @ present == 0] = np.nan
         return np.asarray(total / len(parts))
 
     return curves
 
 
-def _weighted_loss(loss_GL: FloatArray, everyone: FloatArray, shares: list[FloatArray] | None) -> _Fold:
-    """Log-loss in nats, or with the classes' counts: V-information in bits."""
+def _weighted_loss(loss_GL: FloatArray, everyone: FloatArray, entropy: float | None) -> _Fold:
+    """Log-loss in nats, or with the labels' entropy: V-information in bits."""
 
     def curves(weight_MG: FloatArray) -> FloatArray:
         with np.errstate(invalid="ignore", divide="ignore"):
-            n = (weight_MG @ everyone)[:, None]
-            mean = weight_MG @ loss_GL / n
-            if shares is None:
-                return np.asarray(mean)
-            p = np.stack([weight_MG @ share for share in shares], -1) / n
-            entropy = -(p * np.log2(np.where(p > 0, p, 1.0))).sum(-1, keepdims=True)
-            return np.asarray(entropy - mean / np.log(2))
+            mean = weight_MG @ loss_GL / (weight_MG @ everyone)[:, None]
+            return np.asarray(mean if entropy is None else entropy - mean / np.log(2))
 
     return curves
 

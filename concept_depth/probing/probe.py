@@ -352,7 +352,10 @@ class MassMeanProbe(_LinearProbe):
         share = np.zeros((len(self.classes_), len(scaled)))
         share[index, np.arange(len(scaled))] = weight
         means = share @ scaled / share.sum(1, keepdims=True)
-        within = float(weight @ ((scaled - means[index]) ** 2).mean(1) / weight.sum())
+        # Features divided by infinity are constants: they are no part of the width.
+        moving = np.isfinite(scale)
+        apart = ((scaled - means[index])[:, moving] ** 2).sum(1) / max(int(moving.sum()), 1)
+        within = float(weight @ apart / weight.sum())
         spread = within if within > 0 else 1.0
         coef = means / spread
         intercept = -0.5 * (means**2).sum(1) / spread

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from concept_depth import processes
 from concept_depth.activations import Activations
-from concept_depth.errors import InputError
+from concept_depth.errors import InputError, check_seed
 from concept_depth.probing import leaks, metrics, nulls
 from concept_depth.probing.scores import LayerScores
 from concept_depth.probing.splits import Splits, inner_pairs, make_splits
@@ -198,8 +198,7 @@ def check_values(
         )
     if not _is_whole(repeats) or repeats < 1:
         raise InputError(f"repeats={repeats!r} is not allowed; give a whole number of 1 or more (2 by default)")
-    if not _is_whole(random_state) or random_state < 0:
-        raise InputError(f"random_state={random_state!r} is no seed; give a whole number of 0 or more")
+    check_seed(random_state)
     return {
         "repeats": int(repeats),
         "C": C if nested else float(C),

@@ -5,6 +5,7 @@ Reads the scores that stand beside each record; what is compared and how is deci
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ MOST = 48  # comparisons made for a page unasked: each takes a second or two
 
 
 def compare_runs(a: Report, b: Report, *, rule: str | None = None, random_state: int = 0) -> Comparison:
-    """Compare run `b` against run `a`, by the rule of `a` unless another is given.
+    """Compare run `b` against run `a`, by the rule and the least gain of `a` unless another rule is given.
 
     Raises:
         InputError: a run was not read from a folder with scores, or the two do not fit together.
@@ -32,14 +33,17 @@ def compare_runs(a: Report, b: Report, *, rule: str | None = None, random_state:
         if run.folder is None:
             raise InputError(f"{run.label} was not read from a folder; compare runs that load_runs gave")
         scores.append(LayerScores.load(run.folder / SCORES))
-    return compare(*scores, rule=rule or str(a.depth["rule"]), random_state=random_state)
+    settings = a.record["extras"].get("settings") or {}
+    gain = {key: float(value) for key, value in settings.items() if key == "min_gain"}
+    return compare(*scores, rule=rule or str(a.depth["rule"]), **gain, random_state=random_state)
 
 
 def compare_conditions(runs: Sequence[Report]) -> list[dict[str, Any]]:
     """Every condition of a model and concept against its plain run, as `paired` entries of a page.
 
-    Runs without stored scores or of other metrics are left out, and so is everything where there would be more
-    than `MOST` comparisons: 'concept-depth compare' makes those that are wanted.
+    Where there is no plain run, the first by name stands for it, and the entries name it. Runs without stored scores
+    or of other metrics are left out, and so is everything where there would be more than `MOST` comparisons:
+    'concept-depth compare' makes those that are wanted.
     """
     groups: dict[tuple[str, str], list[Report]] = {}
     for run in runs:
@@ -57,7 +61,8 @@ def compare_conditions(runs: Sequence[Report]) -> list[dict[str, Any]]:
         if plain.record["scores"]["scoring"] != run.record["scores"]["scoring"]:
             continue
         model = f"{run.model}: " if several_models else ""
-        entries.append(entry(run.concept, f"{model}{run.condition}", compare_runs(plain, run)))
+        against = f" against {plain.condition}" if plain.condition else ""
+        entries.append(entry(run.concept, f"{model}{run.condition}{against}", compare_runs(plain, run)))
     return entries
 
 
@@ -66,17 +71,41 @@ def compare_folders(
 ) -> list[tuple[str, Comparison]]:
     """The runs on the right against those on the left, concept by concept; single runs whatever their concepts.
 
+    Where a side holds several runs of a concept, those of one model and condition go together.
+
+    Returns:
+        (name, comparison): the concept, with model and condition where the right side has several runs of it.
+
     Raises:
-        InputError: the two sides have no concept in common.
+        InputError: the two sides have no concept in common, or it is not clear which runs go together.
     """
-    by_name: dict[str, Report] = {run.concept: run for run in left}
-    pairs = [(run.concept, by_name[run.concept], run) for run in right if run.concept in by_name]
+    several = Counter(run.concept for run in right)
+    pairs = [
+        (run.label if several[run.concept] > 1 else run.concept, other, run)
+        for run in right
+        if (other := _partner(run, left)) is not None
+    ]
     if not pairs and len(left) == len(right) == 1:
         pairs = [(f"{left[0].concept} / {right[0].concept}", left[0], right[0])]
     if not pairs:
         names = " against ".join(", ".join(run.concept for run in side) for side in (left, right))
         raise InputError(f"the two have no concept in common: {names}; give runs of the same concepts")
     return [(name, compare_runs(a, b, rule=rule, random_state=random_state)) for name, a, b in pairs]
+
+
+def _partner(run: Report, others: Sequence[Report]) -> Report | None:
+    """The one of `others` that is of the concept of `run`, and as far as needed of its model and condition."""
+    alike = [other for other in others if other.concept == run.concept]
+    for attribute in ("model", "condition"):
+        if len(alike) > 1:
+            same = [other for other in alike if getattr(other, attribute) == getattr(run, attribute)]
+            alike = same or alike
+    if len(alike) > 1:
+        raise InputError(
+            f"{run.label} could be compared with {' or '.join(str(other.folder or other.label) for other in alike)}; give folders in which "
+            "one run of a model, concept and condition stands"
+        )
+    return alike[0] if alike else None
 
 
 def entry(concept: str, condition: str, comparison: Comparison) -> dict[str, Any]:
