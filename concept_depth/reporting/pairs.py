@@ -34,8 +34,8 @@ def compare_runs(a: Report, b: Report, *, rule: str | None = None, random_state:
             raise InputError(f"{run.label} was not read from a folder; compare runs that load_runs gave")
         scores.append(LayerScores.load(run.folder / SCORES))
     settings = a.record["extras"].get("settings") or {}
-    gain = {key: float(value) for key, value in settings.items() if key == "min_gain"}
-    return compare(*scores, rule=rule or str(a.depth["rule"]), **gain, random_state=random_state)
+    gain = {"min_gain": float(settings["min_gain"])} if "min_gain" in settings else {}
+    return compare(scores[0], scores[1], rule=rule or str(a.depth["rule"]), random_state=random_state, **gain)
 
 
 def compare_conditions(runs: Sequence[Report]) -> list[dict[str, Any]]:
@@ -101,9 +101,10 @@ def _partner(run: Report, others: Sequence[Report]) -> Report | None:
             same = [other for other in alike if getattr(other, attribute) == getattr(run, attribute)]
             alike = same or alike
     if len(alike) > 1:
+        places = " or ".join(str(other.folder or other.label) for other in alike)
         raise InputError(
-            f"{run.label} could be compared with {' or '.join(str(other.folder or other.label) for other in alike)}; give folders in which "
-            "one run of a model, concept and condition stands"
+            f"{run.label} could be compared with {places}; give folders in which one run of a model, concept and "
+            "condition stands"
         )
     return alike[0] if alike else None
 
