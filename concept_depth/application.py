@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from concept_depth.concepts.concept import Concept
     from concept_depth.measure import Measurement
     from concept_depth.probing.scores import LayerScores
+    from concept_depth.subjects.subject import Subject
 
 PROBE = "probe.safetensors"
 
@@ -69,6 +70,20 @@ def save_probe(
     return probe.save(folder / PROBE, card)
 
 
+def _check_weights(subject: Subject, card: Mapping[str, Any], path: Path) -> None:
+    """Refuse a network that has come to stand under the name of the probe's.
+
+    Raises:
+        InputError: it is so.
+    """
+    fitted_on = (card.get("subject") or {}).get("weights")
+    if fitted_on is not None and fitted_on != subject.describe().get("weights"):
+        raise InputError(
+            f"{card['model']} has other weights than when {path} was fitted on it; measure again, or name the model "
+            "with --model (in Python model=…) to apply the probe to it all the same"
+        )
+
+
 def _penalty(scores: LayerScores, index: int) -> float:
     """The C of a probe that is fitted on all examples: what the user gave, or the chosen one.
 
@@ -88,14 +103,14 @@ def apply_probe(path: str | Path, texts: Sequence[str], *, model: str | None = N
     Args:
         path: the folder of a run, or the probe file in it.
         texts: the new texts; the probe's template is put around them.
-        model: another name for the probe's model, as when it has moved.
+        model: another name for the probe's model, as when it has moved; its weights are not checked.
 
     Returns:
         For each text: `text`, `class`, `probability` of that class, and `decision` (log-odds of the second class,
         or a list of scores for more than two classes).
 
     Raises:
-        InputError: there is no probe, its model is not to be found, or the model is of another width.
+        InputError: there is no probe, its model is not to be found, has other weights by now or another width.
     """
     from concept_depth.concepts.concept import Concept
     from concept_depth.extraction.collect import collect
@@ -131,7 +146,10 @@ def apply_probe(path: str | Path, texts: Sequence[str], *, model: str | None = N
         classes=classes,
         template=card["concept"].get("template"),
     )
-    acts = collect(load_subject(model or card["model"], settings), concept, layers=[card["layer"]], progress=False)
+    subject = load_subject(model or card["model"], settings)
+    if model is None:
+        _check_weights(subject, card, path)
+    acts = collect(subject, concept, layers=[card["layer"]], progress=False)
     hidden = acts[card["layer"]][: len(texts)]
     if hidden.shape[1] != probe.n_features_in_:
         raise InputError(

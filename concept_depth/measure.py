@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from concept_depth.subjects.subject import Subject
 
 
+DONE = "done.json"  # stands in a folder whose results are whole; a sweep writes it
+
+
 class Stage(enum.Enum):
     """What a job is doing, with the share of its time that it usually takes."""
 
@@ -205,75 +208,6 @@ def read_concept(name: str, settings: Settings) -> Concept:
     return concept
 
 
-def check_job(model: str, concept: str, settings: Settings) -> Concept:
-    """Resolve and check everything that can be known before a model is loaded; gives the concept.
-
-    Raises:
-        InputError: the model or concept is not to be found, or settings or groups do not fit.
-    """
-    from concept_depth.depth import check_min_gain
-    from concept_depth.extraction.batches import check_batch_tokens
-    from concept_depth.probing.protocol import check_settings, check_values
-    from concept_depth.rules import NO_NULLS, check_rule
-    from concept_depth.subjects.anchoring import check_two_classes
-    from concept_depth.subjects.huggingface import check_max_length, resolve
-    from concept_depth.subjects.loading import check_loading
-    from concept_depth.subjects.sites import check_site_and_position
-
-    rule = check_rule(settings.rule)
-    check_min_gain(settings.min_gain)
-    check_batch_tokens(settings.batch_tokens)
-    check_max_length(settings.max_length)
-    check_loading(dtype=settings.dtype, device=settings.device, quantization=settings.quantization)
-    check_site_and_position(settings.site, settings.position)
-    loaded = read_concept(concept, settings)
-    check_values(
-        scoring=settings.scoring,
-        protocol=settings.protocol,
-        repeats=settings.repeats,
-        C=settings.C,
-        standardize=settings.standardize,
-        permutations=settings.permutations,
-        random_state=settings.seed,
-    )
-    try:
-        check_settings(
-            labels=loaded.labels,
-            groups=loaded.groups,
-            classes=loaded.classes,
-            permutations=settings.permutations,
-            **settings.probing_part(),
-        )
-    except InputError as error:  # it speaks of numbers of examples, and a plan can hold many concepts
-        raise InputError(f"{loaded.name}: {error}") from error
-    if rule.name == "separable":
-        _check_whole_sample(settings, loaded)
-    if rule.name == "onset" and (settings.permutations == 0 or settings.protocol is not None):
-        raise InputError(NO_NULLS)
-    if settings.anchoring:
-        check_two_classes(loaded)
-    resolve(model, revision=settings.revision)
-    return loaded
-
-
-def _check_whole_sample(settings: Settings, concept: Concept) -> None:
-    """Refuse what the rule `separable` cannot be read off.
-
-    Raises:
-        InputError: the sample is split, or holds other than two classes.
-    """
-    from concept_depth.rules import NO_WHOLE_SAMPLE
-
-    if settings.protocol is not None:
-        raise InputError("the rule 'separable' has no place in protocol='paper', which splits; leave protocol out")
-    if settings.cv is not None:
-        raise InputError(NO_WHOLE_SAMPLE)
-    if len(concept.classes) != 2:
-        raise InputError(
-            f"{concept.name} has {len(concept.classes)} classes, and the rule 'separable' is for two; take another rule"
-        )
-
-
 def load_subject(model: str, settings: Settings) -> Subject:
     """The model of a job, loaded and listened to as the settings say."""
     from concept_depth.subjects.huggingface import from_pretrained
@@ -373,6 +307,8 @@ def _write(
 ) -> None:
     from concept_depth.reporting.record import Report
 
+    # Until the new results are whole, the folder does not pass for done.
+    (folder / DONE).unlink(missing_ok=True)
     extras: dict[str, Any] = {"settings": asdict(settings)}
     if concept.is_text:
         from concept_depth.extraction.doctor import tokens

@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from concept_depth import files
 from concept_depth.application import save_probe
+from concept_depth.checks import check_job
 from concept_depth.errors import InputError
-from concept_depth.measure import Settings, Stage, check_job, load_subject, measure
+from concept_depth.measure import DONE, Settings, Stage, load_subject, measure
 from concept_depth.processes import is_main
 
 if TYPE_CHECKING:
     from concept_depth.concepts.concept import Concept
-
-DONE = "done.json"
 
 
 @dataclass(frozen=True)
@@ -222,7 +221,7 @@ def _run(
             measured = measure(loaded[1], concept, job.settings, folder=folder, progress=report, command=command)
             if is_main():
                 save_probe(measured, concept, model=job.model, settings=job.settings, folder=folder)
-                files.write_json(folder / DONE, {"key": mark, "model": job.model})
+                _finish(folder, job, mark)
         except InputError as error:
             yield Outcome(job, folder, error=str(error), seconds=time.monotonic() - started)
             continue
@@ -240,20 +239,41 @@ def _expand(concepts: Sequence[str]) -> tuple[str, ...]:
 
 
 def _key(job: Job, concept: Concept) -> str:
-    """What a result depends on; settings of the cache or the device are left out."""
-    from concept_depth import __version__
+    """What a result depends on; settings of the cache or the device are left out.
 
-    return files.content_key(__version__, job.model, concept.fingerprint, job.settings.result_part())
+    Files may change under their name, and a name may mean another file elsewhere: local models and adapters stand
+    with their content.
+    """
+    from concept_depth import __version__
+    from concept_depth.subjects.source import local_content
+
+    named = (job.model, job.settings.adapter)
+    networks = [name if name is None else local_content(name) or name for name in named]
+    return files.content_key(__version__, networks, concept.fingerprint, job.settings.result_part())
+
+
+def _finish(folder: Path, job: Job, key: str) -> None:
+    """Leave in a folder what tells that its results are whole, and of what they are."""
+    from concept_depth.subjects.source import local_content
+
+    written = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
+    about = {"key": key, "model": job.model, "content": local_content(job.model), "files": written}
+    files.write_json(folder / DONE, about)
 
 
 def _is_done(job: Job, concept: Concept, out: Path) -> bool:
-    """Whether a folder holds this job's results; damaged ones are measured again."""
+    """Whether a folder holds this job's results; where a file is gone or cut short they are measured again."""
     folder = out / job.folder
-    try:
-        files.read_json(folder / "record.json")
-    except InputError:
-        return False
-    return _finished(folder).get("key") == _key(job, concept)
+    return _files_are_whole(folder) and _finished(folder).get("key") == _key(job, concept)
+
+
+def _files_are_whole(folder: Path) -> bool:
+    """Whether all is there that a job wrote; what programs read in its length, pages and tables may be made anew."""
+    written = _finished(folder).get("files")
+    return isinstance(written, dict) and all(
+        path.is_file() and (path.suffix not in (".json", ".safetensors") or path.stat().st_size == size)
+        for path, size in ((folder / name, size) for name, size in written.items())
+    )
 
 
 def _finished(folder: Path) -> dict[str, Any]:
@@ -265,11 +285,21 @@ def _finished(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def finished_below(out: Path) -> list[Path]:
+    """Folders of whole results at or below `out`, whichever plan they are of."""
+    return [path.parent for path in sorted(out.rglob(DONE)) if _files_are_whole(path.parent)]
+
+
 def _check_own_folders(jobs: Sequence[Job], out: Path) -> None:
     """Refuse to write over what was measured on another model: a plan of one model names no folder after it."""
+    from concept_depth.subjects.source import local_content
+
     for job in jobs:
-        measured_on = _finished(out / job.folder).get("model", job.model)
-        if measured_on != job.model:
+        found = _finished(out / job.folder)
+        measured_on = found.get("model", job.model)
+        # One folder has several names: with a slash at its end, or from another place.
+        same = _slug(measured_on) == _slug(job.model) and found.get("content") == local_content(job.model)
+        if measured_on != job.model and not same:
             raise InputError(
                 f"{out / job.folder} holds the results of {measured_on}; give another --out for {job.model}, or "
                 "--again to write over them"

@@ -1,9 +1,11 @@
 """Probes that outlive their run: the layer, penalty and scaling that are stored, and what is applied again."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from tiny_models import turn_weights
 
 from concept_depth.activations import Activations
 from concept_depth.application import apply_probe, save_probe
@@ -103,3 +105,22 @@ def test_a_stored_probe_reads_new_texts_as_it_read_its_own(tiny_model, tmp_path)
         probe.decision_function(acts[probe.card_["layer"]][:5]).tolist(), abs=1e-4
     )
     assert [row["class"] for row in rows] == ["odd", "even", "odd", "even", "odd"]
+
+
+def test_a_probe_is_not_applied_to_weights_that_it_was_not_fitted_on(tiny_model, tmp_path):
+    from concept_depth.measure import load_subject, measure
+
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    texts = [f"Item {i} is {'even' if i % 2 else 'odd'}." for i in range(60)]
+    concept = Concept(name="parity", inputs=texts, labels=np.arange(60) % 2, classes=("odd", "even"))
+    settings = Settings(C=1.0, permutations=0, references=False)
+    measured = measure(load_subject(str(model), settings), concept, settings)
+    save_probe(measured, concept, model=str(model), settings=settings, folder=tmp_path)
+    before = apply_probe(tmp_path, texts[:3])
+    shutil.copytree(model, tmp_path / "moved")
+    turn_weights(model)
+    with pytest.raises(InputError, match="has other weights than when"):
+        apply_probe(tmp_path, texts[:3])
+    assert apply_probe(tmp_path, texts[:3], model=str(tmp_path / "moved")) == before
+    assert apply_probe(tmp_path, texts[:3], model=str(model)) != before

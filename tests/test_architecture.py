@@ -26,6 +26,7 @@ SEES = {
     "comparison": COMMON | {"activations", "probing", "rules", "intervals", "depth"},
     "reporting": COMMON | {"activations", "probing", "rules", "depth", "comparison"},
     "measure": None,
+    "checks": None,
     "application": None,
     "sweep": None,
     "cli": None,

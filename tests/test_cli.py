@@ -1,12 +1,15 @@
 """The command line: what it prints, what it writes, and one clear sentence for each thing a user can get wrong."""
 
+import io
 import json
 import os
 import shutil
 
 import pytest
+from tiny_models import turn_weights
 
 from concept_depth.cli.main import exit_code
+from concept_depth.errors import InputError
 
 GOOD = [{"text": f"Item {i} is {'even' if i % 2 == 0 else 'odd'}.", "label": i % 2} for i in range(60)]
 
@@ -62,6 +65,70 @@ def test_a_damaged_record_is_measured_again(tiny_model, examples, tmp_path, caps
     assert code == 0
     assert "replaced" not in said
     assert json.loads(record.read_text())["concept"]["name"] == "parity"
+
+
+@pytest.mark.parametrize("name", ["record.json", "scores.safetensors", "probe.safetensors", "report.html"])
+def test_results_of_which_a_file_is_gone_are_measured_again(name, tiny_model, examples, tmp_path, capsys):
+    command = quick(tiny_model, examples, tmp_path)
+    assert run(command, capsys)[0] == 0
+    assert "1 of 1 results were there already" in run(command, capsys)[2]
+    (tmp_path / "out" / "parity" / name).unlink()
+    assert "there already" not in run(command, capsys)[2]
+    assert (tmp_path / "out" / "parity" / name).is_file()
+
+
+def test_results_that_were_only_half_replaced_are_not_taken_for_done(
+    tiny_model, examples, tmp_path, capsys, monkeypatch
+):
+    def no_room(*_, **__):
+        raise InputError("there is no room for the probe")
+
+    command = quick(tiny_model, examples, tmp_path)
+    assert run(command, capsys)[0] == 0
+    record = tmp_path / "out" / "parity" / "record.json"
+    good = json.loads(record.read_text())["scores"]
+    with monkeypatch.context() as patched:
+        patched.setattr("concept_depth.sweep.save_probe", no_room)
+        assert run([*command, "--C", "0.1"], capsys)[0] == 2
+    assert json.loads(record.read_text())["scores"] != good  # the premise
+    assert run(command, capsys)[0] == 0
+    assert json.loads(record.read_text())["scores"] == good
+
+
+@pytest.mark.parametrize("changed", ["model.safetensors", "tokenizer.json"])
+def test_a_model_that_changed_under_its_name_is_measured_again(changed, tiny_model, examples, tmp_path, capsys):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    command = quick(model, examples, tmp_path)
+    assert run(command, capsys)[0] == 0
+    assert "there already" in run([f"{part}/" if part == model else part for part in command], capsys)[2]
+    if changed == "tokenizer.json":
+        (model / changed).write_text((model / changed).read_text() + "\n")
+    else:
+        turn_weights(model)
+    code, _, said = run(command, capsys)
+    assert code == 0
+    assert "there already" not in said
+
+
+def test_a_page_holds_all_results_that_stand_beside_each_other(tiny_model, examples, tmp_path, capsys):
+    other = write(tmp_path / "other.jsonl", GOOD)
+    for path in (examples, other):
+        assert run(quick(tiny_model, path, tmp_path), capsys)[0] == 0
+    assert (tmp_path / "out" / "depth.csv").read_text().count("\n") == 3
+    folders = [tmp_path / "out" / name for name in ("parity", "other")]
+    page = (folders[0] / "report.html").read_bytes()
+    assert "would replace that of" in assert_refused(["report", *folders], capsys)
+    assert (folders[0] / "report.html").read_bytes() == page
+
+
+def test_texts_from_a_pipe_of_windows_are_read_as_they_stand(tiny_model, examples, tmp_path, capsys, monkeypatch):
+    assert run(quick(tiny_model, examples, tmp_path), capsys)[0] == 0
+    said = []
+    for ends in ("{}\n{}\n", "\ufeff{}\r\n{}\r\n"):
+        monkeypatch.setattr("sys.stdin", io.StringIO(ends.format("Item 1 is odd.", "Item 2 is even.")))
+        said.append(run(["apply", tmp_path / "out" / "parity"], capsys)[1])
+    assert said[0] == said[1] != ""
 
 
 def test_results_of_another_model_are_not_written_over(tiny_model, examples, tmp_path, capsys):
@@ -125,10 +192,13 @@ def test_a_dry_run_checks_everything_and_writes_nothing(tiny_model, examples, tm
         ("--batch-tokens", "many"),
         ("--min-gain", 2),
         ("--min-gain", "nan"),
+        ("--adapter", "/no/such/folder"),
+        ("--position", "span"),
+        ("--rule", "onset"),
     ],
 )
 def test_a_dry_run_refuses_what_the_run_would(option, value, tiny_model, examples, tmp_path, capsys):
-    command = ["run", tiny_model, examples, "--out", tmp_path / "out", option, value]
+    command = ["run", tiny_model, examples, "--out", tmp_path / "out", "--permutations", 0, option, value]
     dry = assert_refused([*command, "--dry-run"], capsys)
     assert assert_refused(command, capsys) == dry, "at once, and in the same words"
     assert not (tmp_path / "out").exists()

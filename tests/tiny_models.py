@@ -1,6 +1,7 @@
 """Tiny real networks with random weights, and tokenizers made on the spot; nothing is downloaded."""
 
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 from transformers.utils import logging
@@ -53,6 +54,13 @@ def causal_lm(config=None, *, seed=0, **changes):
     finally:
         logging.set_verbosity(before)
     return model.eval()
+
+
+def turn_weights(folder):
+    """Give a stored model other weights of the same shapes, in place."""
+    tensors = load_file(folder / "model.safetensors")
+    turned = {name: tensor.flip(0).contiguous() for name, tensor in tensors.items()}
+    save_file(turned, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 SENTENCES = [

@@ -47,6 +47,10 @@ def report(
         return
     from concept_depth.reporting.overview import write_overview
 
+    if out is None and len(folders) > 1 and (folders[0] / "record.json").is_file():
+        raise InputError(
+            f"a page of several runs would replace that of {folders[0]}; name its folder with --out DIR"
+        )
     typer.echo(f"report: {write_overview(folders, out or folders[0])}")
 
 
@@ -114,7 +118,10 @@ def apply(
     """Score new texts with a stored probe."""
     from concept_depth.application import apply_probe
 
-    given = texts or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    # Windows ends lines by two characters, and begins files with a mark.
+    given = texts or [
+        line.rstrip("\r\n") for line in sys.stdin.read().removeprefix("\ufeff").split("\n") if line.strip()
+    ]
     if not given:
         raise InputError('no text to score; give texts behind the probe, as in: apply PROBE "Rome is in Italy."')
     for row in apply_probe(probe, given, model=model):

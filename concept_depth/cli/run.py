@@ -111,7 +111,7 @@ def sweep(
     from concept_depth.sweep import read_plan
 
     read = read_plan(plan)
-    settings = replace(read.settings, cache_dir=read.settings.cache_dir or _cache_dir(cache_dir, no_cache))
+    settings = replace(read.settings, cache_dir=_cache_dir(cache_dir or read.settings.cache_dir, no_cache))
     return measure_plan(
         replace(read, settings=settings), out, resume=resume, dry_run=dry_run, as_json=json_, quiet=quiet
     )
@@ -160,10 +160,11 @@ def measure_plan(plan: Plan, out: Path, *, resume: bool, dry_run: bool, as_json:
 def _finish(outcomes: list[Outcome], out: Path, *, as_json: bool) -> int:
     from concept_depth.cli import tables
     from concept_depth.reporting.overview import write_overview
+    from concept_depth.sweep import finished_below
 
     measured = [outcome for outcome in outcomes if outcome.error is None]
     rows = [tables.result_row(outcome.folder, outcome.job.variant) for outcome in measured]
-    page = write_overview([outcome.folder for outcome in measured], out) if measured else None
+    page = write_overview(finished_below(out), out) if measured else None
     if as_json:
         failed = [{"job": item.job.label, "error": as_typed(item.error)} for item in outcomes if item.error]
         typer.echo(json.dumps({"results": rows, "failed": failed}, indent=1, ensure_ascii=False))
@@ -175,6 +176,9 @@ def _finish(outcomes: list[Outcome], out: Path, *, as_json: bool) -> int:
         elif item.replaced:
             note = "held results of other examples or settings; these have replaced them"
             print(f"concept-depth: {item.folder} {note}", file=sys.stderr)
+    if skipped := sum(item.skipped for item in outcomes):
+        note = "results were there already (same model, examples and settings); --again measures them anew"
+        print(f"concept-depth: {skipped} of {len(outcomes)} {note}", file=sys.stderr)
     if page is not None:
         print(f"report: {page}", file=sys.stderr if as_json else sys.stdout)
     if not measured:

@@ -134,9 +134,12 @@ def _read(path: Path) -> tuple[Any, Any]:
 
 
 def file_hash(path: Path) -> str:
-    """The SHA-256 of a large file, remembered for its path, size and time of change."""
+    """The SHA-256 of a file, remembered for its path, size and times of change.
+
+    Copying tools set the time that a file names itself; the time that the system keeps (`ctime`) moves all the same.
+    """
     stat = path.stat()
-    stamp = files.content_key(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+    stamp = files.content_key(str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
     memory = files.default_cache_dir() / "hashes" / f"{stamp}.json"
     if memory.is_file():
         with contextlib.suppress(InputError, KeyError, TypeError):

@@ -10,6 +10,9 @@ from concept_depth.errors import InputError, did_you_mean
 from concept_depth.subjects.catalogue import BUNDLED, GgufSource, installed
 from concept_depth.subjects.gguf import file_hash
 
+# Kinds of files that models, tokenizers and adapters are read from.
+_READ = {".safetensors", ".bin", ".pt", ".gguf", ".json", ".model", ".txt", ".tiktoken", ".jinja", ".py"}
+
 
 @dataclass(frozen=True)
 class Source:
@@ -97,6 +100,17 @@ def _on_hub(
         # release of its client and of the HTTP library below.
         raise InputError(f"there is no model {name!r} here, and the Hub cannot be reached; {hint}") from error
     return Source(name, "hub", hub_id, revision)
+
+
+def local_content(name: str) -> str | None:
+    """One hash of the files that a local model or adapter is read from, tokenizer included; None for all others."""
+    path = Path(name).expanduser()
+    if path.is_file():
+        return file_hash(path)
+    if not path.is_dir():
+        return None
+    read = sorted(part for part in path.iterdir() if part.suffix in _READ and part.is_file())
+    return files.content_key([[part.name, file_hash(part)] for part in read])
 
 
 def local_files_hash(folder: Path) -> str | None:
