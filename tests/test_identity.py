@@ -313,7 +313,17 @@ def test_functions_of_the_caller_are_refused_a_cache(tmp_path, given):
     assert len(collect(subject, points())) == 3
 
 
-def test_steering_is_refused_a_cache_and_measured_without(tmp_path):
+def test_the_precision_of_autocast_is_another_entry_and_stands_in_the_record(tmp_path):
+    subject = from_model(causal_lm(), word_tokenizer())
+    with torch.autocast("cpu", torch.bfloat16):
+        low = collect(subject, concept(), cache_dir=tmp_path)
+    assert low.provenance["subject"]["autocast"] == {"cpu": "bfloat16"}
+    plain = last(subject, concept(), cache_dir=tmp_path)
+    np.testing.assert_array_equal(plain, last(subject, concept()))
+    assert np.abs(plain - low[low.names[-1]]).max() > 1e-4
+
+
+def test_steering_is_refused_a_cache_and_measured_without(tmp_path, monkeypatch):
     model = causal_lm()
     subject = from_model(model, word_tokenizer())
     plain = last(subject, concept(), cache_dir=tmp_path)
@@ -327,6 +337,11 @@ def test_steering_is_refused_a_cache_and_measured_without(tmp_path):
     with pytest.raises(InputError, match=r"of your own on layers\.0"):
         collect(subject, concept(), cache_dir=tmp_path)
     del block.forward
+    with monkeypatch.context() as patched:
+        whole = type(block).forward
+        patched.setattr(type(block), "forward", lambda *args, **kwargs: whole(*args, **kwargs) + 1)
+        with pytest.raises(InputError, match=r"of your own on layers\.0"):
+            collect(subject, concept(), cache_dir=tmp_path)
     np.testing.assert_array_equal(last(subject, concept(), cache_dir=tmp_path), plain)
 
 

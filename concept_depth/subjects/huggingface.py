@@ -16,7 +16,14 @@ import torch
 from torch import nn
 
 from concept_depth.errors import InputError
-from concept_depth.subjects.identity import adapter_state, config_hash, remember, structure_hash, weights_hash
+from concept_depth.subjects.identity import (
+    adapter_state,
+    autocast,
+    config_hash,
+    remember,
+    structure_hash,
+    weights_hash,
+)
 from concept_depth.subjects.inside import inner_taps
 from concept_depth.subjects.loading import load
 from concept_depth.subjects.sites import check_site_and_position, find_blocks, stream_taps
@@ -292,6 +299,7 @@ def architecture(module: nn.Module) -> dict[str, Any]:
     adapters = adapter_state(module)
     return {
         **({} if adapters is None else {"adapters": adapters}),
+        **({"autocast": precision} if (precision := autocast()) else {}),
         "architecture": type(module).__name__,
         "config": config_hash(config),
         "structure": structure_hash(module, settings=False),

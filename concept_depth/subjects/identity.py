@@ -244,9 +244,18 @@ def own_code(module: nn.Module) -> str | None:
         # accelerate, too, replaces `forward`, to move weights and inputs.
         if "forward" in vars(part) and not hasattr(part, "_hf_hook"):
             found.append(vars(part)["forward"])
+        # A class of the caller's own stands in the key with its code; one of a library is known by its name alone.
+        if _of_library(type(part)):
+            found.append(type(part).forward)
         if not all(map(_of_library, found)):
             return name or type(module).__name__
     return None
+
+
+def autocast() -> dict[str, str]:
+    """The precision that the caller lets matrix products run in, whatever the weights have: by device, where on."""
+    kinds = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+    return {kind: str(torch.get_autocast_dtype(kind)).removeprefix("torch.") for kind in kinds}
 
 
 def _of_library(thing: Any) -> bool:
