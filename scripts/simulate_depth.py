@@ -12,6 +12,7 @@ the share of `never`.
 
     python scripts/simulate_depth.py                        # small: some minutes
     python scripts/simulate_depth.py --datasets 200 --examples 1000 --layers 25 --out simulation.json
+    python scripts/simulate_depth.py --neighbours runs/first   # how alike neighbouring layers really are
 """
 
 from __future__ import annotations
@@ -133,6 +134,34 @@ def noise(grouping: str, args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def alike(scores: Any) -> float:
+    """Median correlation, over neighbouring layers that read the concept, of which examples they get right."""
+    right = (scores.predicted[:, 0] == scores.labels)[:, scores.fold[0] >= 0].astype(float)
+    curve = right.mean(1)
+    reads = curve >= curve.min() + 0.3 * (curve.max() - curve.min())
+    pairs = [
+        i for i in range(1, len(right) - 1) if reads[i : i + 2].all() and np.ptp(right[i : i + 2], axis=1).all()
+    ]
+    return float(np.median([np.corrcoef(right[i : i + 2])[0, 1] for i in pairs])) if pairs else float("nan")
+
+
+def neighbours(folders: list[Path], args: argparse.Namespace) -> None:
+    """Print how alike neighbouring layers are in the stored scores of real runs, and in simulated ones."""
+    from concept_depth.probing.scores import LayerScores, score_layers
+
+    for path in sorted(path for folder in folders for path in folder.rglob("scores.safetensors")):
+        print(f"{path.parent.name:24}{alike(LayerScores.load(path)):5.2f}")
+    for correlation in (0.7, 0.9, 0.95, 0.98):
+        args.correlation = correlation
+        found = [
+            alike(score_layers(dataset(shape, "singletons", args, [args.seed, 98, i]), permutations=0, repeats=1))
+            for i, shape in enumerate(("gradual", "slow", "weak"))
+        ]
+        print(
+            f"--correlation {correlation:<10}{', '.join(f'{value:.2f}' for value in found)}  (gradual, slow, weak)"
+        )
+
+
 def main() -> None:
     """Run the simulation and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -148,7 +177,11 @@ def main() -> None:
     parser.add_argument("--groups", nargs="*", default=GROUPINGS[:2], choices=GROUPINGS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    parser.add_argument("--neighbours", type=Path, nargs="+", metavar="DIR", help="only compare with these runs")
     args = parser.parse_args()
+    if args.neighbours:
+        neighbours(args.neighbours, args)
+        return
     started, rows, nulls = time.monotonic(), [], []
     print(
         f"{'shape':9}{'groups':12}{'truth':>6}{'bias':>7}{'± s.e.':>8}{'covered':>9}{'width':>7}{'unstable':>10}"
@@ -167,7 +200,7 @@ def main() -> None:
         print(f"noise    {grouping:12}hidden {nulls[-1]['hidden']}: never {nulls[-1]['never']:.2f}", flush=True)
     print(f"{time.monotonic() - started:.0f} s")
     if args.out:
-        settings = {key: value for key, value in vars(args).items() if key != "out"}
+        settings = {key: value for key, value in vars(args).items() if key not in ("out", "neighbours")}
         args.out.write_text(json.dumps({"settings": settings, "coverage": rows, "noise": nulls}, indent=1) + "\n")
 
 
