@@ -257,8 +257,8 @@ def _finish(folder: Path, job: Job, key: str) -> None:
     from concept_depth.subjects.source import local_content
 
     written = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
-    about = {"key": key, "model": job.model, "content": local_content(job.model), "files": written}
-    files.write_json(folder / DONE, about)
+    about = {"key": key, "model": job.model, "content": local_content(job.model), "folder": job.folder}
+    files.write_json(folder / DONE, {**about, "files": written})
 
 
 def _is_done(job: Job, concept: Concept, out: Path) -> bool:
@@ -286,8 +286,10 @@ def _finished(folder: Path) -> dict[str, Any]:
 
 
 def finished_below(out: Path) -> list[Path]:
-    """Folders of whole results at or below `out`, whichever plan they are of."""
-    return [path.parent for path in sorted(out.rglob(DONE)) if _files_are_whole(path.parent)]
+    """Folders of whole results that plans wrote for this `out`; those of another one below it are not among them."""
+    marks = [mark for depth in (1, 2, 3) for mark in out.glob("/".join([*"*" * depth, DONE]))]
+    own = [mark.parent for mark in sorted(marks) if out / str(_finished(mark.parent).get("folder")) == mark.parent]
+    return [folder for folder in own if _files_are_whole(folder)]
 
 
 def _check_own_folders(jobs: Sequence[Job], out: Path) -> None:

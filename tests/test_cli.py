@@ -114,8 +114,12 @@ def test_a_model_that_changed_under_its_name_is_measured_again(changed, tiny_mod
 def test_a_page_holds_all_results_that_stand_beside_each_other(tiny_model, examples, tmp_path, capsys):
     other = write(tmp_path / "other.jsonl", GOOD)
     for path in (examples, other):
-        assert run(quick(tiny_model, path, tmp_path), capsys)[0] == 0
+        command = quick(tiny_model, path, tmp_path)
+        assert run(command, capsys)[0] == 0
     assert (tmp_path / "out" / "depth.csv").read_text().count("\n") == 3
+    inner = [part if part != tmp_path / "out" else tmp_path / "out" / "inner" for part in command]
+    assert run(inner, capsys)[0] == run(command, capsys)[0] == 0
+    assert (tmp_path / "out" / "depth.csv").read_text().count("\n") == 3, "without those of another --out below"
     folders = [tmp_path / "out" / name for name in ("parity", "other")]
     page = (folders[0] / "report.html").read_bytes()
     assert "would replace that of" in assert_refused(["report", *folders], capsys)
