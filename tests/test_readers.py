@@ -399,6 +399,9 @@ def break_files(folder):
     yield write(folder / "wide.csv", GOOD + "More, of it.,1\n"), {}, "line 32 has 3 fields but the header has 2"
     yield write(folder / "twice.csv", GOOD.replace("text,label", "text,text")), {}, "names 'text' twice"
     yield write(folder / "case.csv", GOOD + "A thing.,Yes\nB thing.,yes\n"), {}, "differ only in case"
+    mixed = "".join(f'{{"text": "Text {i}", "label": {("true", "false", "1", "0")[i % 4]}}}\n' for i in range(40))
+    yield write(folder / "mixed.jsonl", mixed), {}, "mixes true and false with numbers .*'0', '1', 'false', 'true'"
+    yield write(folder / "mixed.csv", GOOD + "A thing.,TRUE\n"), {}, "mixes true and false with numbers"
     yield write(folder / "real.csv", GOOD + "A thing.,0.37\n"), {}, "holds 0.37, a continuous value"
     yield write(folder / "open.csv", GOOD + '"never closed,1\n'), {}, "line 32"
     yield (

@@ -170,7 +170,8 @@ def encode_labels(
         classes: the order of classes, where it is known; else it is found (see the module's docstring).
 
     Raises:
-        InputError: a label is missing, continuous, or of an unknown class; one class; more than 100 classes.
+        InputError: a label is missing, continuous, or of an unknown class; one class; more than 100 classes; labels
+            that differ only in how they are written.
     """
     names = []
     for row, value in enumerate(values, start=1):
@@ -205,6 +206,12 @@ def encode_labels(
                 f"the labels {folded[label.casefold()]!r} and {label!r} of {table.where} differ only in case; "
                 "write them alike"
             )
+    # A table that was put together from two: true and 1 mean the same, and would be two classes.
+    if not {"true", "false"}.isdisjoint(folded) and any(_number(label) is not None for label in found):
+        raise InputError(
+            f"column {name!r} of {table.where} mixes true and false with numbers (it holds "
+            f"{', '.join(map(repr, found[:8]))}); write all labels in one way"
+        )
     index = {label: i for i, label in enumerate(order)}
     return np.asarray([index[label] for label in names], dtype=np.int64), order
 
