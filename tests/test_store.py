@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -132,6 +134,34 @@ def test_the_cache_is_listed_and_pruned_by_last_use(tmp_path):
     assert st.prune_cache(tmp_path, days=30) == ["k"]
     assert [entry.key for entry in st.list_cache(tmp_path)] == ["young"]
     assert st.list_cache(tmp_path / "absent") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "state"),
+    [
+        ("k/.shard-00001.safetensors.x.tmp", {"k": "complete"}),
+        ("k/shard-00001.safetensors", {"k": "partial"}),
+        ("k", {}),
+    ],
+)
+def test_what_another_process_removes_meanwhile_hinders_no_listing(name, state, tmp_path, monkeypatch):
+    filled(tmp_path)
+    st.open_store(tmp_path, "other", a_plan)
+    goes = tmp_path / st.FOLDER / name
+    if name.endswith(".tmp"):
+        goes.write_bytes(b"x")
+    stat = Path.stat
+
+    def look_and_lose(path, **options):
+        found = stat(path, **options)
+        if path == goes:
+            shutil.rmtree(goes) if os.path.isdir(goes) else os.unlink(goes)
+        return found
+
+    monkeypatch.setattr(Path, "stat", look_and_lose)
+    entries = {entry.key: entry.state for entry in st.verify_cache(tmp_path)}
+    assert not os.path.lexists(goes), "the premise: it was looked at, and then went"
+    assert entries == {"other": "partial"} | state
 
 
 def test_half_written_files_of_killed_processes_go_and_those_of_living_ones_stay(tmp_path):

@@ -23,6 +23,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -294,14 +295,27 @@ def prune_cache(cache_dir: str | Path, *, days: float) -> list[str]:
 def _entries(cache_dir: str | Path, *, verify: bool) -> list[Entry]:
     root = Path(cache_dir).expanduser() / FOLDER
     folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-    entries = [_entry(folder, verify=verify) for folder in folders]
+    entries = [entry for folder in folders if (entry := _entry(folder, verify=verify)) is not None]
     return sorted(entries, key=lambda entry: (entry.days, entry.key))
 
 
-def _entry(folder: Path, *, verify: bool) -> Entry:
+def _files_of(folder: Path) -> dict[str, os.stat_result]:
+    """The files of an entry, each looked at once: another process may write, replace and remove them meanwhile."""
+    found = {}
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):
+            found[path.name] = path.stat()
+    return found
+
+
+def _entry(folder: Path, *, verify: bool) -> Entry | None:
+    """What a folder of the cache holds; None where another process pruned it meanwhile."""
     path = folder / "plan.json"
-    present = [file for file in folder.iterdir() if file.is_file()]
-    used = max((file.stat().st_mtime for file in present), default=time.time())
+    try:
+        present = _files_of(folder)
+    except FileNotFoundError:
+        return None
+    used = max((file.st_mtime for file in present.values()), default=time.time())
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         plan = Plan(**stored["plan"])
@@ -311,13 +325,16 @@ def _entry(folder: Path, *, verify: bool) -> Entry:
     store = Store(folder, plan)
     complete = bool(plan.shards)
     for shard in range(len(plan.shards)):
-        if not store.path(shard).is_file():
+        if store.path(shard).name not in present:
             complete = False
         elif verify:
             try:
                 store.verify(shard)
-            except Damaged:
-                damaged.append(store.path(shard).name)
+            except Damaged as error:
+                if isinstance(error.__cause__, FileNotFoundError):
+                    complete = False
+                else:
+                    damaged.append(store.path(shard).name)
     about: Mapping[str, Any] = plan.about
     return Entry(
         key=folder.name,
@@ -326,7 +343,7 @@ def _entry(folder: Path, *, verify: bool) -> Entry:
         site=str(about.get("site", "?")),
         position=str(about.get("position", "?")),
         examples=int(about.get("examples", 0)),
-        megabytes=sum(file.stat().st_size for file in present) / 1e6,
+        megabytes=sum(file.st_size for file in present.values()) / 1e6,
         state="damaged" if damaged else "complete" if complete else "partial",
         damaged=tuple(damaged),
         days=max(0.0, time.time() - used) / 86400,
