@@ -12,8 +12,9 @@ from tiny_models import SENTENCES, causal_lm, word_tokenizer
 from torch import nn
 
 from concept_depth import Concept, InputError, Subject, collect, from_model, from_pretrained, processes
+from concept_depth.extraction.cache import list_cache
 from concept_depth.extraction.collect import open_for
-from concept_depth.extraction.store import Plan, list_cache
+from concept_depth.extraction.store import Plan
 from concept_depth.subjects import identity
 
 

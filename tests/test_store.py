@@ -7,7 +7,10 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ import torch
 
 from concept_depth.errors import InputError
 from concept_depth.extraction import store as st
+from concept_depth.extraction.cache import list_cache, prune_cache, verify_cache
 
 LAYERS = ["resid_post.0", "resid_post.1"]
 
@@ -83,11 +87,11 @@ def test_one_flipped_byte_is_found_named_and_costs_one_shard(tmp_path, where):
     with pytest.warns(UserWarning, match=r"shard-00001.safetensors is damaged"):
         missing = store.missing()
     assert missing == [1]
-    entry = st.verify_cache(tmp_path)[0]
+    entry = verify_cache(tmp_path)[0]
     assert (entry.state, entry.damaged) == ("damaged", ("shard-00001.safetensors",))
     store.write(1, the_rows(store, 1))
     assert store.missing() == []
-    assert st.verify_cache(tmp_path)[0].state == "complete"
+    assert verify_cache(tmp_path)[0].state == "complete"
 
 
 def test_damage_after_opening_is_an_error_when_the_layer_is_read(tmp_path):
@@ -109,7 +113,7 @@ def test_a_damaged_plan_is_named_and_made_again(tmp_path):
     store = filled(tmp_path)
     path = store.folder / "plan.json"
     path.write_text(path.read_text().replace('"batch_tokens": 64', '"batch_tokens": 65'))
-    assert st.list_cache(tmp_path)[0].state == "damaged"
+    assert list_cache(tmp_path)[0].state == "damaged"
     with pytest.warns(UserWarning, match=r"plan.json is damaged"):
         again = st.open_store(tmp_path, "k", a_plan)
     assert again.missing() == []
@@ -128,12 +132,12 @@ def test_the_cache_is_listed_and_pruned_by_last_use(tmp_path):
     old = time.time() - 40 * 86400
     for file in (tmp_path / st.FOLDER / "k").iterdir():
         os.utime(file, (old, old))
-    states = {entry.key: (entry.state, round(entry.days)) for entry in st.list_cache(tmp_path)}
+    states = {entry.key: (entry.state, round(entry.days)) for entry in list_cache(tmp_path)}
     assert states == {"k": ("complete", 40), "young": ("partial", 0)}
-    assert json.dumps([entry.to_dict() for entry in st.list_cache(tmp_path)])
-    assert st.prune_cache(tmp_path, days=30) == ["k"]
-    assert [entry.key for entry in st.list_cache(tmp_path)] == ["young"]
-    assert st.list_cache(tmp_path / "absent") == []
+    assert json.dumps([entry.to_dict() for entry in list_cache(tmp_path)])
+    assert prune_cache(tmp_path, days=30) == ["k"]
+    assert [entry.key for entry in list_cache(tmp_path)] == ["young"]
+    assert list_cache(tmp_path / "absent") == []
 
 
 @pytest.mark.parametrize(
@@ -159,9 +163,110 @@ def test_what_another_process_removes_meanwhile_hinders_no_listing(name, state, 
         return found
 
     monkeypatch.setattr(Path, "stat", look_and_lose)
-    entries = {entry.key: entry.state for entry in st.verify_cache(tmp_path)}
+    entries = {entry.key: entry.state for entry in verify_cache(tmp_path)}
     assert not os.path.lexists(goes), "the premise: it was looked at, and then went"
     assert entries == {"other": "partial"} | state
+
+
+@pytest.fixture
+def shared_cache(tmp_path):
+    """A cache that another user may enter: the folders that pytest makes are private."""
+    if os.getuid():
+        yield tmp_path
+        return
+    folder = Path(tempfile.mkdtemp(prefix="cache-of-root-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@contextmanager
+def another_user():
+    """Whoever is root may do anything, so the user "nobody" takes over; others stay who they are."""
+    root = os.getuid() == 0
+    if root:
+        os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
+        if root:
+            os.setresuid(0, 0, 0)
+
+
+@contextmanager
+def without_rights(path, mode):
+    """A path with other rights for a while, so that it can be cleared away."""
+    before = path.stat().st_mode
+    path.chmod(mode)
+    try:
+        yield
+    finally:
+        path.chmod(before)
+
+
+def test_a_cache_that_may_only_be_read_is_used_and_left_alone(shared_cache):
+    store = filled(shared_cache)
+    dead = store.folder / ".shard-00000.safetensors.x.tmp"
+    dead.write_bytes(b"x")
+    os.utime(dead, (time.time() - 2 * st.STALE_SECONDS,) * 2)
+    with without_rights(store.folder, 0o555), another_user():
+        assert st.open_store(shared_cache, "k", a_plan).missing() == []
+    assert dead.exists()
+
+
+def test_what_may_not_be_read_is_no_damage_and_hides_nothing_else(shared_cache):
+    store = filled(shared_cache)
+    st.open_store(shared_cache, "other", a_plan)
+    for hidden in (store.folder, store.folder / "plan.json", store.path(1)):
+        with without_rights(hidden, 0o000), another_user():
+            listed = {entry.key: entry.state for entry in verify_cache(shared_cache)}
+            assert listed == {"k": "unreadable", "other": "partial"}, hidden
+            if hidden != store.path(1):
+                with pytest.raises(InputError, match=r"cannot read the cache .*--no-cache"):
+                    st.open_store(shared_cache, "k", a_plan)
+    assert store.missing() == []
+
+
+def test_a_cache_that_may_not_be_listed_is_one_sentence(shared_cache):
+    filled(shared_cache)
+    with (
+        without_rights(shared_cache / st.FOLDER, 0o000),
+        another_user(),
+        pytest.raises(InputError, match="cannot read the cache"),
+    ):
+        list_cache(shared_cache)
+
+
+def test_a_damaged_plan_that_may_not_be_replaced_is_one_sentence(shared_cache):
+    store = filled(shared_cache)
+    (store.folder / "plan.json").write_text("{")
+    with (
+        without_rights(store.folder, 0o555),
+        another_user(),
+        pytest.warns(UserWarning, match="is damaged"),
+        pytest.raises(InputError, match="cannot write to the cache"),
+    ):
+        st.open_store(shared_cache, "k", a_plan)
+
+
+def test_pruning_tells_what_stays(shared_cache):
+    store = filled(shared_cache)
+    with (
+        without_rights(store.folder, 0o555),
+        another_user(),
+        pytest.raises(InputError, match=r"removed 0 entries, but 1 could not be deleted: .*/k"),
+    ):
+        prune_cache(shared_cache, days=0)
+    assert store.missing() == []
+    assert prune_cache(shared_cache, days=0) == ["k"]
+
+
+def test_a_plan_that_tells_people_nothing_is_damaged(tmp_path):
+    path = filled(tmp_path).folder / "plan.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "plan": {**asdict(a_plan()), "about": None}}))
+    assert [entry.state for entry in list_cache(tmp_path)] == ["damaged"]
+    with pytest.warns(UserWarning, match=r"plan.json is damaged"):
+        assert st.open_store(tmp_path, "k", a_plan).missing() == []
 
 
 def test_half_written_files_of_killed_processes_go_and_those_of_living_ones_stay(tmp_path):

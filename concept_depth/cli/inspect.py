@@ -185,17 +185,17 @@ def cache(
     json_: o.JsonOption = False,
 ) -> int:
     """List the stored activations with their sizes; verify or prune them. Exit code 3 when a shard is damaged."""
-    from concept_depth.extraction import store
+    from concept_depth.extraction.cache import list_cache, prune_cache, verify_cache
     from concept_depth.files import default_cache_dir
 
     folder = cache_dir or default_cache_dir()
     if prune is not None:
         if prune < 0:
             raise InputError(f"--prune {prune:g}: give a number of days, 0 or more")
-        removed = store.prune_cache(folder, days=prune)
+        removed = prune_cache(folder, days=prune)
         typer.echo(json.dumps({"removed": removed}) if json_ else f"removed {len(removed)} entries")
         return 0
-    entries = store.verify_cache(folder) if verify else store.list_cache(folder)
+    entries = verify_cache(folder) if verify else list_cache(folder)
     columns = ["concept", "model", "site", "position", "examples", "megabytes", "state"]
     _print_rows([entry.to_dict() for entry in entries], columns, as_json=json_, key="entries")
     return 3 if any(entry.state == "damaged" for entry in entries) else 0

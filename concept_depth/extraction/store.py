@@ -19,7 +19,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -69,38 +68,8 @@ class Plan:
         return files.content_key(self.shards, self.count, self.layers, self.settings)
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One entry of a cache, as `concept-depth cache` lists it.
-
-    Args:
-        key: name of its folder.
-        concept, model, site, position: what it holds.
-        examples: number of examples.
-        megabytes: size on disk.
-        state: "complete", "partial", or "damaged" (only `verify_cache` looks).
-        damaged: names of damaged files.
-        days: days since it was last used.
-    """
-
-    key: str
-    concept: str
-    model: str
-    site: str
-    position: str
-    examples: int
-    megabytes: float
-    state: str
-    damaged: tuple[str, ...]
-    days: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-serialisable."""
-        return asdict(self)
-
-
 class Damaged(Exception):  # noqa: N818 - says what a file is
-    """A shard that is not what was written."""
+    """A file that is not what was written."""
 
 
 class Store:
@@ -219,18 +188,41 @@ def open_store(cache_dir: str | Path, key: str, make_plan: Callable[[], Plan]) -
 
 
 def read_plan(path: Path) -> Plan | None:
-    """A plan from its file; None where there is none. An unreadable one is named in a warning and put aside."""
+    """A plan from its file; None where there is none. A damaged one is named in a warning and put aside.
+
+    Raises:
+        InputError: the file is there and may not be read.
+    """
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        plan = Plan(**stored["plan"])
-        if stored["fingerprint"] != plan.fingerprint:
-            raise ValueError("its checksum differs")
+        return plan_in(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise InputError(
+            f"cannot read the cache {path.parent}: {error.strerror}; give another cache_dir (--cache-dir), or none "
+            "(--no-cache)"
+        ) from error
+    except Damaged as error:
         warnings.warn(f"{path} is damaged ({error}); the plan is made again", stacklevel=2)
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # where it may not be removed, it may not be written either, and that is told
+            path.unlink()
         return None
+
+
+def plan_in(data: bytes) -> Plan:
+    """The plan that a file holds.
+
+    Raises:
+        Damaged: it holds something else.
+    """
+    try:
+        stored = json.loads(data.decode("utf-8"))
+        plan = Plan(**stored["plan"])
+        whole = stored["fingerprint"] == plan.fingerprint and isinstance(plan.about, dict)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise Damaged(str(error)) from error
+    if not whole:
+        raise Damaged("its checksum differs")
     return plan
 
 
@@ -258,96 +250,17 @@ def _publish(path: Path, plan: Plan) -> None:
 
 def _touch(path: Path) -> None:
     """Note that an entry was used, where the cache may be written."""
-    if os.access(path, os.W_OK):
+    with suppress(OSError):
         os.utime(path)
 
 
 def _sweep(folder: Path) -> None:
     """Remove what killed processes left half written; a file that a living one writes is younger than that."""
     for path in folder.glob(".*.tmp"):
-        try:
+        # Its writer may have finished, another process may have swept it, or the cache may only be read.
+        with suppress(OSError):
             if time.time() - path.stat().st_mtime > STALE_SECONDS:
                 path.unlink()
-        except FileNotFoundError:
-            continue  # its writer finished, or another process swept it
-
-
-def list_cache(cache_dir: str | Path) -> list[Entry]:
-    """The entries of a cache, the last used first."""
-    return _entries(cache_dir, verify=False)
-
-
-def verify_cache(cache_dir: str | Path) -> list[Entry]:
-    """The entries of a cache, with every checksum looked at."""
-    return _entries(cache_dir, verify=True)
-
-
-def prune_cache(cache_dir: str | Path, *, days: float) -> list[str]:
-    """Delete entries that were not used for so many days; gives their keys."""
-    removed = []
-    for entry in list_cache(cache_dir):
-        if entry.days >= days:
-            shutil.rmtree(Path(cache_dir).expanduser() / FOLDER / entry.key, ignore_errors=True)
-            removed.append(entry.key)
-    return removed
-
-
-def _entries(cache_dir: str | Path, *, verify: bool) -> list[Entry]:
-    root = Path(cache_dir).expanduser() / FOLDER
-    folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-    entries = [entry for folder in folders if (entry := _entry(folder, verify=verify)) is not None]
-    return sorted(entries, key=lambda entry: (entry.days, entry.key))
-
-
-def _files_of(folder: Path) -> dict[str, os.stat_result]:
-    """The files of an entry, each looked at once: another process may write, replace and remove them meanwhile."""
-    found = {}
-    for path in folder.iterdir():
-        with suppress(FileNotFoundError):
-            found[path.name] = path.stat()
-    return found
-
-
-def _entry(folder: Path, *, verify: bool) -> Entry | None:
-    """What a folder of the cache holds; None where another process pruned it meanwhile."""
-    path = folder / "plan.json"
-    try:
-        present = _files_of(folder)
-    except FileNotFoundError:
-        return None
-    used = max((file.st_mtime for file in present.values()), default=time.time())
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        plan = Plan(**stored["plan"])
-        damaged = [] if stored["fingerprint"] == plan.fingerprint else [path.name]
-    except (OSError, ValueError, KeyError, TypeError):
-        plan, damaged = Plan([], [], 0, [], {}, {}), [path.name]
-    store = Store(folder, plan)
-    complete = bool(plan.shards)
-    for shard in range(len(plan.shards)):
-        if store.path(shard).name not in present:
-            complete = False
-        elif verify:
-            try:
-                store.verify(shard)
-            except Damaged as error:
-                if isinstance(error.__cause__, FileNotFoundError):
-                    complete = False
-                else:
-                    damaged.append(store.path(shard).name)
-    about: Mapping[str, Any] = plan.about
-    return Entry(
-        key=folder.name,
-        concept=str(about.get("concept", "?")),
-        model=str(about.get("model", "?")),
-        site=str(about.get("site", "?")),
-        position=str(about.get("position", "?")),
-        examples=int(about.get("examples", 0)),
-        megabytes=sum(file.st_size for file in present.values()) / 1e6,
-        state="damaged" if damaged else "complete" if complete else "partial",
-        damaged=tuple(damaged),
-        days=max(0.0, time.time() - used) / 86400,
-    )
 
 
 def as_shards(units: Sequence[Sequence[int]], bytes_per_example: int, shard_bytes: int) -> list[Units]:
