@@ -209,7 +209,7 @@ class Activations(Mapping[str, FloatMatrix]):
             InputError: the file is absent, or not of this format and version.
         """
         path = Path(path)
-        if not path.is_file():
+        if not files.exists(path, Path.is_file):
             raise InputError(f"there is no file {path}; give a file that Activations.save wrote")
         try:
             metadata = files.read_metadata(path)

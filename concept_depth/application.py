@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from concept_depth.errors import InputError
+from concept_depth.files import exists
 from concept_depth.measure import Settings, load_subject
 
 if TYPE_CHECKING:
@@ -117,9 +118,9 @@ def apply_probe(path: str | Path, texts: Sequence[str], *, model: str | None = N
     from concept_depth.probing.probe import LogisticProbe
 
     path = Path(path)
-    folder, path = path, path / PROBE if path.is_dir() else path
-    if not path.is_file():
-        within = sorted(str(found.parent) for found in folder.rglob(PROBE)) if folder.is_dir() else []
+    folder, path = path, path / PROBE if exists(path, Path.is_dir) else path
+    if not exists(path, Path.is_file):
+        within = sorted(str(at.parent) for at in folder.rglob(PROBE)) if exists(folder, Path.is_dir) else []
         shown = ", ".join(within[:12]) + (", …" if len(within) > 12 else "")
         there = (
             f"the folder of one concept: {shown}" if within else f"the folder of a concept's results, or a {PROBE}"

@@ -1,4 +1,5 @@
-"""Files that are either whole or absent: atomic writes, checksums, and the only user of safetensors.
+"""Files that are either whole or absent: atomic writes, checksums, paths as users write them, and the only user of
+safetensors.
 
 Knows nothing of concepts, networks or statistics; both sides of the waist may use it.
 """
@@ -9,7 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,26 @@ from concept_depth.errors import InputError
 
 if TYPE_CHECKING:
     import torch
+
+
+def local_path(name: str | Path) -> Path:
+    """A path as the user wrote it, with ~ for the home folder.
+
+    Raises:
+        InputError: it names the home of a user who does not exist.
+    """
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{name} names the home folder of no user here; write the whole path") from error
+
+
+def exists(path: Path, kind: Callable[[Path], bool] = Path.exists) -> bool:
+    """Whether a path is there, and of a kind (`Path.is_file`, `Path.is_dir`); one that no path can be is not."""
+    try:
+        return kind(path)
+    except (OSError, ValueError):
+        return False  # a name too long, a folder that may not be entered
 
 
 @contextmanager
@@ -30,9 +51,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a ValueError of names with a NUL character
         raise InputError(
-            f"cannot write to {path.parent}: {error.strerror}; name a folder that you may write to"
+            f"cannot write to {path.parent}: {reason_of(error)}; name a folder that you may write to"
         ) from error
     os.close(descriptor)
     temporary = Path(name)
@@ -51,11 +72,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def reason_of(error: OSError | ValueError) -> str:
+    """Why a path could not be used, without the path."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 def check_writable(folder: Path) -> None:
     """Raise an InputError where `folder` cannot be made or written, without making it."""
     place = folder.absolute()
-    while not place.exists():
-        place = place.parent
+    while True:
+        try:
+            place.stat()
+            break
+        except (FileNotFoundError, NotADirectoryError):
+            place = place.parent
+        except (OSError, ValueError) as error:  # no name for a file, a folder that may not be entered
+            raise InputError(f"cannot write to {folder}: {reason_of(error)}; name another folder") from error
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         raise InputError(f"cannot write to {folder}: {place} is no folder that you may write to; name another")
 
@@ -157,6 +189,6 @@ def default_cache_dir() -> Path:
     """Where activations and converted models are kept: $CONCEPT_DEPTH_CACHE, else the user's cache folder."""
     given = os.environ.get("CONCEPT_DEPTH_CACHE")
     if given:
-        return Path(given).expanduser()
+        return local_path(given)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base).expanduser() if base else Path.home() / ".cache") / "concept_depth"

@@ -103,7 +103,7 @@ def read_plan(path: str | Path) -> Plan:
             f'cannot read the plan {path}: {error.strerror}; give a TOML file with models = ["…"] and concepts = '
             '["…"] in it'
         ) from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except ValueError as error:  # no UTF-8, no TOML, a name with a NUL character
         raise InputError(f"{path} is not TOML: {error}") from error
     models, concepts = (_names(data.pop(key, ()), key, path) for key in ("models", "concepts"))
     variants = data.pop("variants", {})
@@ -312,8 +312,8 @@ def _slug(text: str) -> str:
     """A name for a folder: letters, digits, dot, dash and underscore; a path keeps its last part."""
     path = Path(text)
     name = text
-    if path.is_file():
+    if files.exists(path, Path.is_file):
         name = path.stem
-    elif "/" in text and path.is_dir():
+    elif "/" in text and files.exists(path, Path.is_dir):
         name = path.absolute().name
     return re.sub(r"[^\w.=-]+", "_", name).strip("._") or "unnamed"

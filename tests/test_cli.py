@@ -338,6 +338,28 @@ def test_unknown_models_concepts_and_folders_get_one_sentence(tiny_model, exampl
         assert_refused(command, capsys)
 
 
+def test_names_that_no_file_can_have_get_one_sentence(tiny_model, examples, tmp_path, capsys):
+    out, long = ["--out", tmp_path / "out", "--quiet"], "A sentence that is longer than a name may be. " * 8
+    for command in [
+        ["run", long, examples, *out],
+        ["run", f"{long}.gguf", examples, *out],
+        ["run", tiny_model, long, *out],
+        ["run", tiny_model, examples, "--out", tmp_path / long],
+        ["run", tiny_model, examples, "--permutations", 0, "--cache-dir", long, *out],
+        ["sweep", long, *out],
+        ["layers", long],
+        ["tokens", long, examples],
+        ["doctor", long],
+        ["audit", examples, "--model", long],
+        ["report", long],
+        ["figure", "ladder", long, "-o", tmp_path / "x.pdf"],
+        ["compare", long, long],
+        ["apply", long, "text"],
+        ["cache", "--cache-dir", long],
+    ]:
+        assert_refused(command, capsys)
+
+
 def assert_refused(arguments, capsys):
     code, printed, complaint = run(arguments, capsys)
     assert code == 2, complaint

@@ -1,12 +1,19 @@
 """What is no input at all gets one sentence, whichever part of the API it is given to."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from torch import nn
 
 import concept_depth as cd
+from concept_depth.application import apply_probe
 from concept_depth.concepts.noise import perturb
 from concept_depth.depth import converging_layer, jumping_layer
+from concept_depth.extraction.cache import list_cache
+from concept_depth.extraction.store import open_store
+from concept_depth.files import check_writable, write_text
+from concept_depth.reporting.record import load_runs
 
 CONCEPT = cd.Concept(name="c", inputs=["a b", "c d", "e f", "g h"], labels=[0, 1, 0, 1], classes=("n", "p"))
 MATRIX = np.arange(8.0).reshape(4, 2)
@@ -38,6 +45,35 @@ REFUSED = {
     "a word for classes": lambda: cd.Concept(**{**GOOD, "classes": "np"}),
     "no layers of a module": lambda: cd.Subject.from_module(nn.Linear(2, 2), layers=[]),
 }
+
+OPENED = {
+    "a model": cd.from_pretrained,
+    "a .gguf file": lambda name: cd.from_pretrained(f"{name}.gguf"),
+    "a concept": cd.load_concept,
+    "examples": lambda name: cd.load_concept(f"{name}.csv"),
+    "a report": cd.Report.load,
+    "runs": lambda name: load_runs([name]),
+    "activations": cd.Activations.load,
+    "scores": cd.LayerScores.load,
+    "a probe": cd.LogisticProbe.load,
+    "a probe to apply": lambda name: apply_probe(name, ["a text"]),
+    "a plan": lambda name: cd.run_sweep(name, out="out"),
+    "a cache": list_cache,
+    "an entry of a cache": lambda name: open_store(name, "key", lambda: None),
+    "a folder to write to": lambda name: check_writable(Path(name)),
+    "a file to write": lambda name: write_text(Path(name), "text"),
+}
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "~nobody-of-this-name/x"], ids=["long", "nul", "home"])
+@pytest.mark.parametrize("what", OPENED)
+def test_names_that_no_file_can_have_get_one_sentence(what, name, tmp_path, monkeypatch):
+    if "write" in what and name.startswith("~"):
+        pytest.skip("where results go, only a shell opens homes: to Python ~ is a folder like any other")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(cd.InputError) as raised:
+        OPENED[what](name)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("what", REFUSED)

@@ -1,32 +1,13 @@
-"""Places on the disk: paths as users write them, and the raw files below a folder."""
+"""The raw files below a folder."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from concept_depth.errors import InputError
-
-
-def local_path(name: str | Path) -> Path:
-    """A path as the user wrote it, with ~ for the home folder.
-
-    Raises:
-        InputError: it names the home of a user who does not exist.
-    """
-    try:
-        return Path(name).expanduser()
-    except RuntimeError as error:
-        raise InputError(f"{name} names the home folder of no user here; write the whole path") from error
-
-
-def exists(path: Path, kind: Callable[[Path], bool] = Path.exists) -> bool:
-    """Whether a path is there, and of a kind (`Path.is_file`, `Path.is_dir`); one that no path can be is not."""
-    try:
-        return kind(path)
-    except (OSError, ValueError):
-        return False  # a name too long, a folder that may not be entered
+from concept_depth.files import exists
 
 
 class Below:

@@ -16,11 +16,11 @@ from concept_depth import files
 from concept_depth.concepts import paper, registry
 from concept_depth.concepts.concept import Concept
 from concept_depth.concepts.examples import Columns, Origin, concept_of
-from concept_depth.concepts.places import exists, local_path
 from concept_depth.concepts.registry import bundled_folder as bundled_folder
 from concept_depth.concepts.registry import bundled_names as bundled_names
 from concept_depth.concepts.tables import Table, read_table, read_text
 from concept_depth.errors import InputError, did_you_mean
+from concept_depth.files import exists, local_path
 
 OFFLINE = "connect to the network, or download the files and give their path"
 

@@ -26,9 +26,10 @@ from concept_depth.concepts import groups as grouping
 from concept_depth.concepts import paper
 from concept_depth.concepts.concept import Concept
 from concept_depth.concepts.examples import Columns, Origin, concept_of, encode_labels, is_missing, limited, plain
-from concept_depth.concepts.places import Below, exists, local_path
+from concept_depth.concepts.places import Below
 from concept_depth.concepts.tables import Table, read_table
 from concept_depth.errors import InputError
+from concept_depth.files import exists, local_path
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from concept_depth.concepts.places import exists
 from concept_depth.errors import InputError
+from concept_depth.files import exists
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

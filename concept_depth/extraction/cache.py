@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from concept_depth.errors import InputError
 from concept_depth.extraction.store import FOLDER, Damaged, Plan, Store, plan_in
+from concept_depth.files import local_path, reason_of
 
 if TYPE_CHECKING:
     import os
@@ -70,7 +71,7 @@ def prune_cache(cache_dir: str | Path, *, days: float) -> list[str]:
     removed, kept = [], []
     for entry in list_cache(cache_dir):
         if entry.days >= days:
-            folder = Path(cache_dir).expanduser() / FOLDER / entry.key
+            folder = local_path(cache_dir) / FOLDER / entry.key
             shutil.rmtree(folder, ignore_errors=True)
             if folder.exists():
                 kept.append(str(folder))
@@ -85,13 +86,13 @@ def prune_cache(cache_dir: str | Path, *, days: float) -> list[str]:
 
 
 def _entries(cache_dir: str | Path, *, verify: bool) -> list[Entry]:
-    root = Path(cache_dir).expanduser() / FOLDER
+    root = local_path(cache_dir) / FOLDER
     try:
         folders = [path for path in root.iterdir() if path.is_dir()]
     except (FileNotFoundError, NotADirectoryError):
         return []
-    except OSError as error:
-        raise InputError(f"cannot read the cache {root}: {error.strerror}; give another cache_dir") from error
+    except (OSError, ValueError) as error:  # a ValueError of names with a NUL character
+        raise InputError(f"cannot read the cache {root}: {reason_of(error)}; give another cache_dir") from error
     entries = [entry for folder in folders if (entry := _entry(folder, verify=verify)) is not None]
     return sorted(entries, key=lambda entry: (entry.days, entry.key))
 

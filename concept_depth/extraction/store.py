@@ -174,7 +174,7 @@ def open_store(cache_dir: str | Path, key: str, make_plan: Callable[[], Plan]) -
     Raises:
         InputError: the folder cannot be written.
     """
-    folder = Path(cache_dir).expanduser() / FOLDER / key
+    folder = files.local_path(cache_dir) / FOLDER / key
     path = folder / "plan.json"
     plan = read_plan(path)
     if plan is None:
@@ -197,10 +197,10 @@ def read_plan(path: Path) -> Plan | None:
         return plan_in(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a ValueError of names with a NUL character
         raise InputError(
-            f"cannot read the cache {path.parent}: {error.strerror}; give another cache_dir (--cache-dir), or none "
-            "(--no-cache)"
+            f"cannot read the cache {path.parent}: {files.reason_of(error)}; give another cache_dir (--cache-dir), "
+            "or none (--no-cache)"
         ) from error
     except Damaged as error:
         warnings.warn(f"{path} is damaged ({error}); the plan is made again", stacklevel=2)

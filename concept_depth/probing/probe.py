@@ -138,10 +138,10 @@ class _LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             InputError: the file is absent, is no probe, or is a probe of another kind.
         """
-        from concept_depth.files import read_metadata, read_tensors
+        from concept_depth.files import exists, read_metadata, read_tensors
 
         path = Path(path)
-        if not path.is_file():
+        if not exists(path, Path.is_file):
             raise InputError(
                 f"there is no probe at {path}; name the .safetensors file that LogisticProbe.save wrote"
             )

@@ -201,7 +201,7 @@ class LayerScores:
             InputError: the file is absent, or not of this format and version.
         """
         path = Path(path)
-        if not path.is_file():
+        if not files.exists(path, Path.is_file):
             raise InputError(f"there is no file {path}; give a file that LayerScores.save wrote")
         try:
             header = files.read_metadata(path)

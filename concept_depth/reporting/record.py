@@ -187,7 +187,7 @@ class Report:
         """
         path = Path(folder)
         path = path if path.name == "record.json" else path / "record.json"
-        if not path.is_file():
+        if not files.exists(path, Path.is_file):
             raise InputError(f"there is no {path}; give a folder that 'concept-depth run' wrote")
         record = files.read_json(path)
         if not isinstance(record, dict) or record.get("format") != FORMAT:
@@ -223,7 +223,7 @@ def load_runs(folders: Iterable[str | Path]) -> list[Report]:
     """
     found: dict[Path, Report] = {}
     for folder in map(Path, folders):
-        if not folder.is_dir():
+        if not files.exists(folder, Path.is_dir):
             raise InputError(f"there is no folder {folder}; give folders that 'concept-depth run' wrote")
         paths = sorted(folder.rglob("record.json"))
         if not paths:

@@ -47,23 +47,23 @@ def resolve(
     """
     if not isinstance(name, str) or not name.strip():
         raise InputError(f"{name!r} names no model; give a folder, a .gguf file, a Hub id or a bundled name")
-    path = Path(name).expanduser()
+    path = files.local_path(name)
     if name.lower().endswith(".gguf"):
-        if not path.is_file():
+        if not files.exists(path, Path.is_file):
             raise InputError(f"there is no file {name}; give an existing .gguf file")
         return Source(name, "gguf", str(path), gguf=GgufSource(path=path))
-    if name in BUNDLED and not path.exists():
+    if name in BUNDLED and not files.exists(path):
         found = installed(BUNDLED[name])
         if found is not None:
             return Source(name, "gguf", BUNDLED[name].hub_id, gguf=found)
         hint = f"type: {BUNDLED[name].install}"
         return _on_hub(BUNDLED[name].hub_id, revision, name, subfolder, token, cache_dir, hint=hint)
-    if path.is_dir():
+    if files.exists(path, Path.is_dir):
         place = path / subfolder
-        if not (place / "config.json").is_file():
+        if not files.exists(place / "config.json", Path.is_file):
             raise InputError(f"the folder {place} holds no config.json; give a folder that save_pretrained wrote")
         return Source(name, "folder", str(path))
-    if path.exists():
+    if files.exists(path):
         raise InputError(f"{name} is neither a model's folder nor a .gguf file; give one of these or a Hub id")
     meant = did_you_mean(name, BUNDLED)
     hint = f"{meant}give a folder, a .gguf file, a Hub id or a bundled name ({', '.join(BUNDLED)})"
