@@ -10,7 +10,9 @@ import pytest
 from reporting_runs import run
 
 from concept_depth.errors import InputError
+from concept_depth.reporting.notebook import report_html
 from concept_depth.reporting.origin import clean
+from concept_depth.reporting.page import write_page
 from concept_depth.reporting.record import Report, load_runs
 from concept_depth.reporting.tables import depth_table
 
@@ -199,3 +201,43 @@ def test_a_hollow_record_is_refused(tmp_path, saved):
     (tmp_path / "record.json").write_text(json.dumps(kept))
     with pytest.raises(InputError, match="has no scores"):
         Report.load(tmp_path)
+
+
+def test_a_record_without_what_pages_and_tables_read_is_named(tmp_path, saved):
+    path = tmp_path / "record.json"
+    record = json.loads((saved / "record.json").read_text(encoding="utf-8"))
+    cases = [(key, without(record, key)) for key in record]
+    for part in ("scores", "depth", "layers", "probe"):
+        cases += [(f"{key} in its {part}", record | {part: without(record[part], key)}) for key in record[part]]
+    cases += [
+        (part, record | {part: None}) for part in ("concept", "subject", "scores", "depth", "layers", "audit")
+    ]
+    refused = {}
+    for what, changed in cases:
+        path.write_text(json.dumps(changed))
+        try:
+            report = Report.load(tmp_path)
+        except InputError as error:
+            refused[what] = str(error)
+            continue
+        # Whatever is not refused hinders neither tables nor pages.
+        assert depth_table([report]), what
+        assert report.layer_rows(), what
+        assert report.depth_row(), what
+        assert report_html(report), what
+        assert write_page([report], tmp_path / "report.html").is_file(), what
+    assert len(refused) > 25
+    for what, sentence in refused.items():
+        assert str(path) in sentence
+        assert what == "format" or f"no {what}" in sentence
+    path.write_text(json.dumps({"format": "concept-depth record", "format_version": 1}))
+    with pytest.raises(InputError, match="has no concept"):
+        Report.load(tmp_path)
+    parts = {part: {} for part in ("concept", "subject", "scores", "depth")}
+    path.write_text(json.dumps({"format": "concept-depth record", "format_version": 1, **parts}))
+    with pytest.raises(InputError, match="has no scoring in its scores"):
+        Report.load(tmp_path)
+
+
+def without(part, key):
+    return {name: value for name, value in part.items() if name != key}

@@ -30,6 +30,23 @@ if TYPE_CHECKING:
 FORMAT = "concept-depth record"
 FORMAT_VERSION = 1
 PLACES = ("cache_dir", "data_dir", "device")  # settings that name a place and change no number
+# What every reader of a record counts on: its parts with what must stand in each, and what stands beside them.
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "concept": (),
+    "subject": (),
+    "scores": (
+        *("scoring", "chance", "curve", "interval", "null_band", "means", "per_fold"),
+        *("converged", "C_chosen", "at_edge", "n_fits"),
+    ),
+    "depth": (
+        *("layer", "number", "total", "fraction", "interval", "interval_numbers", "verdict", "sentence", "text"),
+        *("rule", "p", "gain"),
+    ),
+    "layers": ("names", "numbers", "total", "fractions"),
+    "probe": ("scoring",),
+    **dict.fromkeys(("extraction", "versions", "references", "audit", "geometry", "extras"), ()),
+}
+FACTS = ("format_version", "condition", "classes", "n_examples", "n_groups", "anchoring", "paired", "tokens")
 SHOWN = ("anchoring", "paired", "tokens", "separability")  # extras that have a place of their own in a record
 
 
@@ -192,15 +209,15 @@ class Report:
         record = files.read_json(path)
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             raise InputError(f"{path} is no record of concept-depth; give a folder that 'concept-depth run' wrote")
-        if record["format_version"] != FORMAT_VERSION:
+        version = record.get("format_version", FORMAT_VERSION)
+        if version != FORMAT_VERSION:
             raise InputError(
-                f"{path} has format version {record['format_version']}, this release reads {FORMAT_VERSION}; "
+                f"{path} has format version {version}, this release reads {FORMAT_VERSION}; "
                 "measure again with 'concept-depth run'"
             )
-        lacking = [part for part in ("concept", "subject", "scores", "depth") if part not in record]
-        if lacking:
-            raise InputError(f"{path} has no {lacking[0]}; was it edited by hand? Measure again")
-        run = record.pop("run", {})
+        if lacking := _lacking(record):
+            raise InputError(f"{path} has no {lacking}; was it edited by hand? Measure again")
+        run = record.pop("run", None) or {}
         views = path.with_name("views.json")
         shown = files.read_json(views) if views.is_file() else {}
         return cls(record=record, views=shown, run=run, folder=path.parent)
@@ -231,6 +248,17 @@ def load_runs(folders: Iterable[str | Path]) -> list[Report]:
         for path in paths:
             found.setdefault(path.parent, Report.load(path))
     return list(found.values())
+
+
+def _lacking(record: Mapping[str, Any]) -> str:
+    """The first thing in words that a record has not and tables, figures and pages count on; "" where it has all."""
+    for part, keys in PARTS.items():
+        if not isinstance(record.get(part), Mapping):
+            return part
+        for key in keys:
+            if key not in record[part]:
+                return f"{key} in its {part}"
+    return next((key for key in FACTS if key not in record), "")
 
 
 def _record(
