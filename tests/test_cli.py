@@ -4,6 +4,8 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 from tiny_models import turn_weights
@@ -336,6 +338,30 @@ def test_unknown_models_concepts_and_folders_get_one_sentence(tiny_model, exampl
         ["audit", "citys"],
     ]:
         assert_refused(command, capsys)
+
+
+def in_a_shell(arguments, out=subprocess.PIPE, **variables):
+    command = [sys.executable, "-m", "concept_depth", *map(str, arguments)]
+    environment = os.environ | variables
+    return subprocess.run(command, stdout=out, stderr=subprocess.PIPE, env=environment, check=False)
+
+
+def test_characters_that_a_terminal_lacks_are_replaced(tiny_model, tmp_path):
+    path = write(tmp_path / "parity.jsonl", [{**row, "text": f"東京 {row['text']}"} for row in GOOD])
+    done = in_a_shell(["run", tiny_model, path, "--out", tmp_path / "–", "--dry-run"], PYTHONIOENCODING="latin-1")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.endswith(b"/?/parity\n")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only some systems have a device that is always full")
+@pytest.mark.parametrize("command", [["concepts"], ["models", "--json"], ["--help"], ["--version"]], ids=" ".join)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_without_room_is_one_sentence(command, unbuffered):
+    with open("/dev/full", "wb") as full:
+        done = in_a_shell(command, full, PYTHONUNBUFFERED=unbuffered)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.decode().startswith("concept-depth: cannot write the output: ")
+    assert done.stderr.count(b"\n") == 1
 
 
 def test_names_that_no_file_can_have_get_one_sentence(tiny_model, examples, tmp_path, capsys):

@@ -6,6 +6,8 @@ what the user can mend (one sentence), 3 when part of a sweep failed, 1 for a bu
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -63,24 +65,47 @@ def exit_code(arguments: Sequence[str] | None = None, run_defaults: Mapping[str,
         arguments: what was typed; None takes it from the process.
         run_defaults: other defaults for the options of `run`, by parameter name.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may lack characters that a table has
     try:
         defaults = {"run": dict(run_defaults or {})}
         code = int(app(arguments, standalone_mode=False, default_map=defaults) or 0)
+        sys.stdout.flush()  # what finds no room is told below, not by Python after its last line
         # Releases of Typer differ: some return the code of an interrupt, others raise it.
         return _stopped() if code == _INTERRUPTED else code
     except InputError as error:
         return _sentence(as_typed(str(error), arguments), 2)
     except BrokenPipeError:
         # Whoever reads our output has stopped, as `| head` does; there is nobody left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 1
     except (KeyboardInterrupt, typer.Abort):
         return _stopped()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        if not _flushed():
+            _discard_output()
+        where = error.filename or "the output"
+        return _sentence(f"cannot write {where}: {error.strerror}; make room there, or write elsewhere", 2)
     except Exception as error:
         # Typer's own usage errors know their exit code and sentence; their class has moved between releases.
         if hasattr(error, "exit_code") and hasattr(error, "format_message"):
             return _usage_error(error)
         raise
+
+
+def _flushed() -> bool:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return False
+    return True
+
+
+def _discard_output() -> None:
+    """Let Python's last flush, which no handler of errors sees, succeed."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _stopped() -> int:
