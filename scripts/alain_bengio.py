@@ -25,6 +25,8 @@ from torch import nn
 
 import concept_depth as cd
 from concept_depth.cli.tables import text_table
+from concept_depth.cli.wording import as_typed
+from concept_depth.files import check_writable
 
 
 def read_digits(source: str, data_dir: str | None) -> tuple[np.ndarray, np.ndarray]:
@@ -196,9 +198,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/alain_bengio"), help="folder for the figures")
     options = parser.parse_args()
     try:
+        check_writable(options.out)
         images, labels = read_digits(options.data, options.data_dir)
     except cd.InputError as error:
-        print(f"alain_bengio: {error}", file=sys.stderr)
+        print(f"alain_bengio: {as_typed(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     options.out.mkdir(parents=True, exist_ok=True)
     order = np.random.default_rng(options.seed).permutation(len(labels))

@@ -6,6 +6,7 @@ python scripts/architectures.py llama rwkv # print a few, write nothing
 
 from __future__ import annotations
 
+import argparse
 import logging
 import sys
 import warnings
@@ -20,6 +21,8 @@ from architecture_check import inner_sites, outcome  # noqa: E402
 from tiny_architectures import causal_types  # noqa: E402
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES  # noqa: E402
 from tree_types import tree_outcome  # noqa: E402
+
+from concept_depth.errors import did_you_mean  # noqa: E402
 
 HEAD = """# Architectures
 
@@ -69,4 +72,11 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("types", nargs="*", metavar="TYPE", help="types to print; none: all, into the page")
+    given = parser.parse_args().types
+    unknown = [name for name in given if name not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES]
+    if unknown:
+        meant = did_you_mean(unknown[0], MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+        parser.error(f"there is no type {unknown[0]!r}; {meant}give types that AutoModelForCausalLM knows")
+    main(given)

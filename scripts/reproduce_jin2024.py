@@ -23,6 +23,7 @@ import numpy as np
 
 from concept_depth.cli.progress import Bar
 from concept_depth.cli.tables import text_table
+from concept_depth.cli.wording import as_typed
 from concept_depth.depth import converging_layer, jumping_layer
 from concept_depth.errors import InputError
 from concept_depth.files import default_cache_dir
@@ -187,7 +188,7 @@ def main() -> None:
     try:
         measured = {protocol: measure(options, protocol) for protocol in protocols}
     except InputError as error:
-        print(f"reproduce_jin2024: {error}", file=sys.stderr)
+        print(f"reproduce_jin2024: {as_typed(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     head = ["protocol", "model", "data set", "condition", "peak %", "published", "depth", "published C"]
     rows = [row_of(item, published, name) for name, outcomes in measured.items() for item in outcomes]

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 import concept_depth as cd
+from concept_depth.files import check_writable
 from concept_depth.probing.separability import separability
 
 CORNERS = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=np.float64)
@@ -131,6 +132,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.seeds < 1:
         parser.error("--seeds must be 1 or more")
+    try:
+        check_writable(options.out)
+    except cd.InputError as error:
+        parser.error(str(error))
     options.out.mkdir(parents=True, exist_ok=True)
 
     flat, offset = linear_regression(CORNERS, XOR)

@@ -91,6 +91,35 @@ def test_the_help_texts_are_what_the_commands_print(root):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        (["xor.py", "--out", "FILE"], "FILE is no folder that you may write to"),
+        (["alain_bengio.py", "--out", "FILE"], "FILE is no folder that you may write to"),
+        (["alain_bengio.py", "--data", "mnist_binary", "--data-dir", "FILE/x"], "raw files as --data-dir"),
+        (["reproduce_jin2024.py", "smollm2-135m", "--data-dir", "FILE/x"], "raw files as --data-dir"),
+        (["architectures.py", "lama"], "there is no type 'lama'; did you mean 'llama'?"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_scripts_refuse_in_one_sentence(command, sentence, root, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("x")
+    script, *options = (word.replace("FILE", str(file)) for word in command)
+    words = [sys.executable, str(root / "scripts" / script), *options]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert sentence.replace("FILE", str(file)) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_script_of_architectures_explains_itself(root):
+    command = [sys.executable, str(root / "scripts" / "architectures.py"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "print a few, write nothing" in done.stdout
+
+
 def test_the_check_of_the_help_texts_can_fail(root):
     sys.path.insert(0, str(root / "scripts"))
     try:
