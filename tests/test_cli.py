@@ -340,6 +340,24 @@ def test_unknown_models_concepts_and_folders_get_one_sentence(tiny_model, exampl
         assert_refused(command, capsys)
 
 
+def test_a_cache_that_is_none_and_options_that_exclude_each_other_get_one_sentence(tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "empty").mkdir()
+    for options, sentence in [
+        (["--cache-dir", tmp_path / "file"], "file is no folder"),
+        (["--cache-dir", tmp_path / "absent"], "there is no folder"),
+        (["--cache-dir", tmp_path / "absent", "--prune", 0], "there is no folder"),
+        (["--prune", "nan"], "--prune nan: give a number of days, 0 or more"),
+        (["--prune", "inf"], "--prune inf: give a number of days, 0 or more"),
+        (["--prune", "-1"], "--prune -1: give a number of days, 0 or more"),
+        (["--verify", "--prune", "30"], "--verify and --prune"),
+    ]:
+        assert sentence in assert_refused(["cache", *options], capsys)
+    assert run(["cache", "--cache-dir", tmp_path / "empty"], capsys)[:2] == (0, "no entries\n")
+    monkeypatch.setenv("CONCEPT_DEPTH_CACHE", str(tmp_path / "absent"))
+    assert run(["cache"], capsys)[:2] == (0, "no entries\n"), "before the first run the user has no cache"
+
+
 def in_a_shell(arguments, out=subprocess.PIPE, **variables):
     command = [sys.executable, "-m", "concept_depth", *map(str, arguments)]
     environment = os.environ | variables

@@ -269,6 +269,20 @@ def test_a_plan_that_tells_people_nothing_is_damaged(tmp_path):
         assert st.open_store(tmp_path, "k", a_plan).missing() == []
 
 
+def test_an_entry_without_its_plan_is_no_damage(tmp_path):
+    store = filled(tmp_path)
+    (tmp_path / st.FOLDER / "just begun").mkdir()
+    (store.folder / "plan.json").unlink()  # as a prune under a running job leaves it
+    assert {entry.key: entry.state for entry in verify_cache(tmp_path)} == {
+        "k": "partial",
+        "just begun": "partial",
+    }
+    assert st.open_store(tmp_path, "k", a_plan).missing() == []
+    old = time.time() - 40 * 86400
+    os.utime(tmp_path / st.FOLDER / "just begun", (old, old))
+    assert prune_cache(tmp_path, days=30) == ["just begun"]
+
+
 def test_half_written_files_of_killed_processes_go_and_those_of_living_ones_stay(tmp_path):
     store = filled(tmp_path)
     dead, living = store.folder / ".shard-00000.safetensors.x.tmp", store.folder / ".shard-00001.safetensors.y.tmp"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -186,11 +187,16 @@ def cache(
 ) -> int:
     """List the stored activations with their sizes; verify or prune them. Exit code 3 when a shard is damaged."""
     from concept_depth.extraction.cache import list_cache, prune_cache, verify_cache
-    from concept_depth.files import default_cache_dir
+    from concept_depth.files import default_cache_dir, exists, local_path
 
+    if verify and prune is not None:
+        raise InputError("--verify and --prune are two jobs; type the command once with each")
+    if cache_dir is not None and not exists(local_path(cache_dir), Path.is_dir):
+        there = f"{cache_dir} is no folder" if exists(local_path(cache_dir)) else f"there is no folder {cache_dir}"
+        raise InputError(f"{there}; give one that a run had as --cache-dir, or none for the user's own")
     folder = cache_dir or default_cache_dir()
     if prune is not None:
-        if prune < 0:
+        if not 0 <= prune < math.inf:
             raise InputError(f"--prune {prune:g}: give a number of days, 0 or more")
         removed = prune_cache(folder, days=prune)
         typer.echo(json.dumps({"removed": removed}) if json_ else f"removed {len(removed)} entries")

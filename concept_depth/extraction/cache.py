@@ -115,9 +115,9 @@ def _entry(folder: Path, *, verify: bool) -> Entry | None:
         present = _files_of(folder)
         plan = plan_in(path.read_bytes())
     except FileNotFoundError:
+        # A run has just begun, or its entry was pruned under it: whoever goes on with it makes the plan again.
         if not folder.exists():
             return None
-        damaged.append(path.name)
     except OSError:  # another user's
         readable = False
     except Damaged:
