@@ -7,6 +7,7 @@ how a job is measured; that is `concept_depth.measure`.
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -79,11 +80,22 @@ class Plan:
                     ]
                     folder = "/".join(part for part in parts if part)
                     jobs.append(Job(model, concept, variant, settings, folder))
-        folders = [job.folder for job in jobs]
+        first: dict[str, Job] = {}
         for job in jobs:
-            if folders.count(job.folder) > 1:
-                raise InputError(f"two jobs of the plan would write to {job.folder!r}; name each only once")
+            if first.setdefault(job.folder, job) is not job:
+                raise InputError(_clash(first[job.folder], job))
         return tuple(jobs)
+
+
+def _clash(one: Job, other: Job) -> str:
+    """Why two jobs cannot both write to their folder: they are the same, or a name of theirs is shortened alike."""
+    for a, b in ((one.model, other.model), (one.variant, other.variant), (one.concept, other.concept)):
+        if os.path.abspath(a) != os.path.abspath(b):
+            return (
+                f"{a} and {b} would both write to {one.folder!r}; rename one of them, or measure them into folders of "
+                "their own"
+            )
+    return f"two jobs of the plan would write to {one.folder!r}; name each only once"
 
 
 def read_plan(path: str | Path) -> Plan:

@@ -55,3 +55,20 @@ def test_a_plan_with_a_mistake_is_refused(tmp_path, text, sentence):
 def test_two_jobs_never_share_a_folder():
     with pytest.raises(InputError, match="name each only once"):
         Plan(models=("a", "a"), concepts=("x",)).jobs()
+
+
+def test_jobs_that_would_share_a_folder_are_told_apart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("contra.csv", "contra.tsv"):
+        (tmp_path / name).write_text("x")
+    with pytest.raises(InputError, match="name each only once"):
+        Plan(models=("a",), concepts=("contra.csv", "./contra.csv")).jobs()
+    for concepts in (("contra.csv", "contra.tsv"), ("contra.csv", "contra")):
+        with pytest.raises(
+            InputError, match=f"{concepts[0]} and {concepts[1]} would both .* 'contra'; rename one"
+        ):
+            Plan(models=("a",), concepts=concepts).jobs()
+    with pytest.raises(InputError, match=r"org/m and org_m would both .* 'org_m/x'; rename one"):
+        Plan(models=("org/m", "org_m"), concepts=("x",)).jobs()
+    with pytest.raises(InputError, match=r"a b and a_b would both .* 'a_b/x'; rename one"):
+        Plan(models=("m",), concepts=("x",), variants={"a b": {}, "a_b": {"seed": 1}}).jobs()
