@@ -116,6 +116,20 @@ def test_two_stray_quotes_of_a_tsv_do_not_merge_what_lies_between(tmp_path):
     assert concept.inputs[20] == '"Some text of number 400'
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_lines_of_spaces_hinder_nothing(tmp_path, separator):
+    text = "  \n" + GOOD.replace(",", separator) + f"   \nLast of all.{separator}1\n  "
+    path = write(tmp_path / ("spaces.tsv" if separator == "\t" else "spaces.csv"), text)
+    concept = cd.load_concept(path)
+    assert len(concept) == 31
+    assert concept.inputs[30] == "Last of all."
+
+
+def test_the_separator_may_be_named_in_quotes(tmp_path):
+    path = write(tmp_path / "named.csv", '"sep=|"\r\n' + GOOD.replace(",", "|"))
+    assert cd.load_concept(path).inputs[0] == "Sentence number 0 of all."
+
+
 def test_a_quote_that_is_never_closed_swallows_no_rows(tmp_path):
     for closed in ("", '1,"Later, a row in quotes"'):
         lines = [f"{i % 2},Some text of number {i}" for i in range(60)]
@@ -381,6 +395,8 @@ def break_files(folder):
         {"text": "sentence"},
         "no column 'sentence'; it has 'text', 'label'.*text=",
     )
+    tabs = GOOD.replace(",", "\t").replace("all.", "all, yes.")
+    yield write(folder / "tabs.csv", tabs), {}, "tabs.csv looks separated by tabs.*tabs.tsv"
     yield folder / "good.csv", {"label": "truth"}, "no column 'truth'.*label="
     yield folder / "good.csv", {"group": "who"}, "no column 'who'.*group="
     yield folder / "good.csv", {"group": "label"}, "grouping good.csv by label puts 15 of 30"

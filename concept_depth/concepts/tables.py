@@ -118,11 +118,14 @@ def read_text(path: Path) -> str:
 def _read_csv(path: Path) -> Table:
     text = read_text(path)
     header, _, rest = text.partition("\n")
-    if named := re.fullmatch(r"sep=(.)\r?", header):  # Excel's own first line
-        delimiter, text = named[1], "\n" + rest  # lines keep their numbers
+    if named := re.fullmatch(r'("?)sep=(.)\1\r?', header):  # Excel's own first line
+        delimiter, text = named[2], "\n" + rest  # lines keep their numbers
     else:
+        header = text.lstrip().partition("\n")[0]
         # Spreadsheets of half the world write semicolons into .csv files.
         delimiter = ";" if "," not in header and ";" in header else ","
+        if "\t" in header and delimiter not in header:
+            raise InputError(f"{path.name} looks separated by tabs; name it {path.with_suffix('.tsv').name}")
     strict = _parsed(text, delimiter)
     if not strict.problem:
         return _from_rows(path.name, strict.rows)
@@ -179,7 +182,8 @@ def _parsed(text: str, delimiter: str, *, quoted: bool = True, strict: bool = Tr
         try:
             for row in reader:
                 several_lines |= reader.line_num > begun
-                if row:
+                # A line of spaces is no row, unless a single column may hold one.
+                if row and (len(row) > 1 or row[0].strip() or (rows and len(rows[0]) == 1)):
                     rows.append(row)
                     if len(row) != len(rows[0]):
                         problem = (
