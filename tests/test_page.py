@@ -177,6 +177,8 @@ def test_visible_shows_what_cannot_be_seen_and_keeps_what_can():
 
 
 def test_numbers_are_shown_short_and_never_as_a_wrong_zero():
+    # Sums that cancel leave the last bit of a float, which is no value of theirs.
+    assert [number(v) for v in (-2e-16, 2e-16, -0.0)] == ["0.00"] * 3
     assert [number(v) for v in (None, 0.123, 0.0001, 1234567, 12.0, 0.0)] == [
         "–",
         "0.12",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from concept_depth.reporting.record import Report
 
 HOME = Path(__file__).parent
+ROUNDING = 1e-12  # what sums of numbers about 1 leave where they cancel
 
 
 def write_page(runs: Sequence[Report], path: Path, *, paired: Sequence[Mapping[str, Any]] = ()) -> Path:
@@ -207,7 +208,7 @@ def _rounded(value: Any, digits: int = 4) -> Any:
         return {key: _rounded(item, digits) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_rounded(item, digits) for item in value]
-    return round(value, digits) if isinstance(value, float) else value
+    return round(value, digits) + 0.0 if isinstance(value, float) else value  # −0.0 + 0.0 is 0.0
 
 
 def number(value: Any, digits: int = 2) -> str:
@@ -218,6 +219,7 @@ def number(value: Any, digits: int = 2) -> str:
         return str(value)
     if isinstance(value, int) or (float(value).is_integer() and abs(value) >= 10):
         return f"{int(value):,}"
+    value = 0.0 if abs(value) < ROUNDING else value
     if value != 0 and abs(value) < 10**-digits:
         return f"{value:.1g}".replace("-", "−", 1) if value < 0 else f"{value:.1g}"
     return f"{value:.{digits}f}".replace("-", "−")

@@ -103,7 +103,7 @@ def _plain(value: Any) -> str:
 
 
 def _signed(value: Any) -> str:
-    return "–" if value is None else f"{value:+.2f}".replace("-", "−")
+    return "–" if value is None else f"{value:+z.2f}".replace("-", "−")
 
 
 def _p(value: float) -> str:
