@@ -47,6 +47,13 @@ def test_arguments_become_options(python, shell):
     assert as_typed(python, ["run"]) == shell
 
 
+def test_a_command_with_few_options_speaks_of_these_alone():
+    assert as_typed("random_state=-1 is no seed", ["compare", "a", "b", "--seed", "-1"]) == "--seed -1 is no seed"
+    assert as_typed("rule='bst' is no rule", ["compare", "a", "b"]) == "--rule bst is no rule"
+    for words in (["compare", "a", "b"], ["report", "a"]):
+        assert as_typed("measured with seed=3; a finer grouping (group=...)", words).endswith("(group=...)")
+
+
 def test_what_was_typed_stays_and_plans_keep_pythons_words():
     assert (
         as_typed("cannot write to seed=2: no folder", ["run", "--out", "seed=2"])

@@ -22,7 +22,13 @@ _SETTING = re.compile(rf"(?<![\w./:,?&'\"`-])({_NAMES})=({_VALUE})(?=[\s,;:)]|\.
 _ALONE = re.compile(
     r"(?<![\w./=,'\"-])(?<!, )(data_dir|random_state|max_length|min_gain|batch_tokens|chat_template)(?![\w=])"
 )
-_WITHOUT_OPTIONS = ("sweep", "compare", "report", "figure")
+# Commands that have none of these options, or few.
+_OPTIONS: dict[str, tuple[str, ...]] = {
+    "sweep": (),
+    "report": (),
+    "figure": (),
+    "compare": ("random_state", "rule"),
+}
 
 
 def as_typed(sentence: str, typed: Sequence[str] | None = None) -> str:
@@ -39,6 +45,8 @@ def as_typed(sentence: str, typed: Sequence[str] | None = None) -> str:
 
     def option(found: re.Match[str]) -> str:
         name, value = found[1], found[2].strip("'\"")
+        if known is not None and name not in known:
+            return found[0]
         if value == "True":
             return flag(name)
         if value == "False":
@@ -47,15 +55,19 @@ def as_typed(sentence: str, typed: Sequence[str] | None = None) -> str:
             return f"{flag(name)} {value}"
         return f"{flag(name)} {'none' if value == 'None' else shlex.quote(value)}"
 
+    def alone(found: re.Match[str]) -> str:
+        return flag(found[1]) if known is None or found[1] in known else found[0]
+
     words = list(sys.argv[1:] if typed is None else typed)
     shown = _PYTHON_ONLY.sub("", sentence)
-    if words and words[0] in _WITHOUT_OPTIONS:
-        return shown.replace("cv=None", 'cv = "none"')
+    known = _OPTIONS.get(words[0]) if words else None
+    if known is not None:
+        shown = shown.replace("cv=None", 'cv = "none"')
     own = sorted({word for word in words if re.search(rf"(?:{_NAMES})", word)}, key=len, reverse=True)
     kept = re.split("(" + "|".join(map(re.escape, own)) + ")", shown) if own else [shown]
     listing = "settings are" in shown or "options are" in shown
     for place in range(0, len(kept), 2):
         kept[place] = _SETTING.sub(option, kept[place])
         if not listing:
-            kept[place] = _ALONE.sub(lambda found: flag(found[1]), kept[place])
+            kept[place] = _ALONE.sub(alone, kept[place])
     return "".join(kept)
