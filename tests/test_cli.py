@@ -358,6 +358,28 @@ def test_a_cache_that_is_none_and_options_that_exclude_each_other_get_one_senten
     assert run(["cache"], capsys)[:2] == (0, "no entries\n"), "before the first run the user has no cache"
 
 
+def test_a_run_that_is_told_to_end_leaves_nothing_behind(tiny_model, examples, tmp_path):
+    command = [*map(str, quick(tiny_model, examples, tmp_path))]
+    script = f"""
+import sys, time
+from concept_depth.cli.main import main
+from concept_depth.extraction import collect
+collect.MEMORY_BYTES = 0  # so that activations go to the disk
+collect.run_missing = lambda *_: (print("at work", flush=True), time.sleep(60))
+sys.argv = ["concept-depth", *{command!r}]
+main()
+"""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    environment = os.environ | {"TMPDIR": str(scratch)}
+    with subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"at work\n"
+        assert list(scratch.glob("concept-depth-*")), "the premise: there is something to be left"
+        process.terminate()
+        assert process.wait(30) == 143
+    assert not list(scratch.glob("concept-depth-*"))
+
+
 def in_a_shell(arguments, out=subprocess.PIPE, **variables):
     command = [sys.executable, "-m", "concept_depth", *map(str, arguments)]
     environment = os.environ | variables

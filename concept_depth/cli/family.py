@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from concept_depth.cli.main import exit_code
+from concept_depth.cli.main import end_in_order, exit_code
 
 
 def main(family: str, checkpoints: Mapping[str, str], *, default: str, **defaults: Any) -> None:
@@ -32,4 +32,5 @@ def main(family: str, checkpoints: Mapping[str, str], *, default: str, **default
     )
     known, rest = parser.parse_known_args()
     out = f"runs/{family.lower()}-{known.size}"
+    end_in_order()
     sys.exit(exit_code(["run", checkpoints[known.size], *rest], {"concepts": ["all"], "out": out, **defaults}))

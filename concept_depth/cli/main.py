@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -21,6 +22,7 @@ from concept_depth.cli.wording import as_typed
 from concept_depth.errors import InputError
 
 _INTERRUPTED = 130  # what a shell makes of Ctrl-C
+_TERMINATED = 143  # and of SIGTERM
 
 app = typer.Typer(
     name="concept-depth",
@@ -55,7 +57,13 @@ for module in (run, inspect, results):
 
 def main() -> None:
     """Entry point of the console script."""
+    end_in_order()
     sys.exit(exit_code())
+
+
+def end_in_order() -> None:
+    """Have SIGTERM end the process as an error does, so that temporary files go; by itself it leaves them."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
 
 
 def exit_code(arguments: Sequence[str] | None = None, run_defaults: Mapping[str, Any] | None = None) -> int:
