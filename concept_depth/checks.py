@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from concept_depth import files
 from concept_depth.errors import InputError
 from concept_depth.measure import Settings, read_concept
 
@@ -65,7 +65,7 @@ def check_job(model: str, concept: str, settings: Settings) -> Concept:
 
 def _check_adapter(adapter: str | None) -> None:
     """Refuse an adapter that is written as a path of nothing; others may be names on the Hub."""
-    if adapter is not None and adapter.startswith((".", "/", "~")) and not Path(adapter).expanduser().exists():
+    if adapter is not None and adapter.startswith((".", "/", "~")) and not files.exists(files.local_path(adapter)):
         raise InputError(f"there is no adapter {adapter}; give its folder, or its id on the Hub")
 
 
