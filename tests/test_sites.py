@@ -15,6 +15,8 @@ from concept_depth.subjects.sites import batch_first, check_site_and_position, f
 from concept_depth.subjects.subject import token_batch
 
 SEQUENTIAL = ["llama", "gemma2", "gemma3_text", "granite", "olmo2", "gpt2", "bloom", "opt", "qwen3_moe", "mixtral"]
+# A module that what both sublayers return runs through (here a dropout) is no place of either.
+SEQUENTIAL += ["emu3"]
 PARALLEL = ["gptj", "phi", "cohere", "falcon"]
 
 

@@ -15,6 +15,7 @@ Shapes: B examples, T tokens, D hidden.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -110,7 +111,9 @@ def _added(block: str, events: Sequence[_Event], site: str) -> Tap | None:
     if whole is None or whole.taken is None or whole.given is None or not _alike(whole.taken, whole.given):
         return None
     before, after = whole.taken, whole.given
-    inner = [event for event in events if event.path != block]
+    # What runs several times (a dropout that both sublayers share) has no one tensor that a tap could hear.
+    runs = Counter(event.path for event in events)
+    inner = [event for event in events if event.path != block and runs[event.path] == 1]
     for middle in sorted(inner, key=lambda event: event.began):
         if middle.taken is None or not _alike(middle.taken, before):
             continue
