@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from tiny_architectures import tiny_model
 from tiny_models import SENTENCES, VOCABULARY, causal_lm, word_tokenizer
 from transformers import AutoConfig, BloomConfig, GPTNeoConfig, Lfm2Config, MambaConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -17,6 +19,7 @@ from concept_depth import Concept, collect, from_model
 from concept_depth.extraction import plan as planning
 from concept_depth.extraction import token_tree, tree_check
 from concept_depth.extraction.batches import RowPicker, rotary_kind
+from concept_depth.extraction.tree_check import Verdict
 from concept_depth.extraction.tree_forward import TreePicker
 from concept_depth.subjects.attention import additive
 from concept_depth.subjects.subject import Encoded
@@ -307,6 +310,48 @@ def test_small_packs_hide_no_wrong_branches(batch_tokens):
     assert_like_single(acts, one_at_a_time(subject, many(40)))
     # Packs of 24 tokens hold one path each, on which the network is right.
     assert (acts.provenance["extraction"]["path"] == "tree") == (batch_tokens == 24)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("initial", [0.02, 0.05])
+def test_rounding_to_sixteen_bits_hides_no_leak(dtype, initial):
+    """A convolution over the rows of a tree, too small a part of the stream to exceed what rounding may do."""
+    config = copy.deepcopy(HYBRID)
+    config.initializer_range = initial
+    config.layer_types = ["conv", "conv", "conv", "full_attention"]
+    subject = from_model(causal_lm(config).to(dtype), word_tokenizer())
+    extraction = collect(subject, many(24)).provenance["extraction"]
+    check = extraction["check"]
+    assert extraction["path"] != "tree"
+    assert check["leak"] is None or check["leak"] > 10 * check["leak_tolerance"]
+    # Premise: at least in one case the tree's error alone does not tell.
+    if (dtype, initial) == (torch.bfloat16, 0.02):
+        assert check["tree_error"] <= check["tolerance"]
+        assert "other tokens in other examples" in extraction["reason"]
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3_text", "gpt2", "mixtral"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_where_nothing_leaks_trees_are_used_in_sixteen_bits_too(kind, dtype):
+    model = tiny_model(kind) if kind == "mixtral" else tiny(kind)
+    acts = collect(from_model(model.to(dtype), word_tokenizer()), many(60))
+    check = acts.provenance["extraction"]["check"]
+    assert acts.provenance["extraction"]["path"] == "tree"
+    assert Verdict.from_dict(check).to_dict() == check
+    # In 32 bits the tree's error tells enough, and no pass more is made.
+    assert (check["leak"] is None) == (dtype == torch.float32)
+    assert check["leak"] is None or check["leak"] <= check["leak_tolerance"]
+
+
+def test_tokens_of_others_change_and_the_shape_of_the_tree_stays():
+    tree = token_tree.grow([(1, 2, 3), (1, 2, 4, 5), (1, 6)])
+    changed = token_tree.other_tokens(tree, [1])
+    mine = tree.path(int(tree.leaf[1]))
+    np.testing.assert_array_equal(changed[mine], [1, 2, 4, 5])
+    rest = np.setdiff1d(np.arange(len(tree)), mine)
+    assert len(rest) == 2
+    assert not (changed[rest] == tree.ids[rest]).any()
+    assert set(changed) <= set(tree.ids)
 
 
 @pytest.mark.parametrize("site", ["mlp_in", "resid_post"])

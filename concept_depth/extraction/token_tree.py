@@ -125,6 +125,18 @@ def grow(sequences: Sequence[Sequence[int]]) -> Tree:
     )
 
 
+def other_tokens(tree: Tree, kept: Sequence[int]) -> IntArray:
+    """(T,) tokens of the tree, but others on every node that none of the sequences `kept` passes through.
+
+    Each gives way to the next one that stands in the tree, so all are tokens that a network can read.
+    """
+    mine = np.zeros(len(tree), dtype=np.bool_)
+    for sequence in kept:
+        mine[tree.path(int(tree.leaf[sequence]))] = True
+    known, place = np.unique(tree.ids, return_inverse=True)
+    return np.where(mine, tree.ids, known[(place + 1) % len(known)])
+
+
 def plan_packs(
     sequences: Sequence[Sequence[int]],
     *,

@@ -9,7 +9,7 @@ Shapes: T nodes of a tree, B examples on it, D hidden.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import nn
 from concept_depth.extraction import token_tree
 from concept_depth.extraction.batches import rotary_kind
 from concept_depth.extraction.last_rows import only_rows
-from concept_depth.extraction.token_tree import Tree
+from concept_depth.extraction.token_tree import IntArray, Tree
 from concept_depth.subjects.attention import (
     BlockMask,
     additive,
@@ -145,9 +145,19 @@ class TreeRunner:
     blocked: bool
     mlp: nn.Module | None = None
 
-    def run(self, ear: Listener, examples: Sequence[Encoded]) -> tuple[dict[str, torch.Tensor], bool]:
-        """The (B, D) rows of every layer, and whether blocks were used."""
+    def run(
+        self, ear: Listener, examples: Sequence[Encoded], ids_T: IntArray | None = None
+    ) -> tuple[dict[str, torch.Tensor], bool]:
+        """The (B, D) rows of every layer, and whether blocks were used.
+
+        Args:
+            ear: an open listener on the network.
+            examples: what the tree is made of.
+            ids_T: other tokens for its nodes, or None.
+        """
         tree = token_tree.grow([wanted_part(example) for example in examples])
+        if ids_T is not None:
+            tree = replace(tree, ids=ids_T)
         device = self.subject.device
         ids = torch.from_numpy(tree.ids)[None].to(device)
         masks, table = self._masks(tree, device)
