@@ -9,6 +9,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_architectures import tiny_model
 from tiny_models import SENTENCES, VOCABULARY, causal_lm, word_tokenizer
 from transformers import (
@@ -615,6 +616,47 @@ def test_an_adapter_changes_the_stream_and_its_origin(folder, tmp_path):
     assert np.abs(adapted[3] - plain[3]).max() > 1e-3
     assert adapted.provenance["subject"]["adapter"]["name"] == "adapter"
     assert adapted.provenance["subject"] != plain.provenance["subject"]
+
+
+def save_adapter(target, model=None, **changes):
+    peft = pytest.importorskip("peft")
+    settings = {"target_modules": ["q_proj"], "r": 2, "init_lora_weights": False, "task_type": "CAUSAL_LM"}
+    adapted = peft.get_peft_model(model or causal_lm(), peft.LoraConfig(**{**settings, **changes}))
+    adapted.save_pretrained(target)
+    return str(target)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_adapter_of_other_modules_or_another_model_is_refused(folder, tmp_path):
+    adapter = save_adapter(tmp_path / "other")
+    path = tmp_path / "other" / "adapter_model.safetensors"
+    tensors = {name.replace("model.model.", "model.transformer."): t for name, t in load_file(path).items()}
+    save_file(tensors, path)
+    with pytest.raises(
+        InputError, match=r"adapter .*other lacks 6 of its tensors .*and has 6 that .*no place for"
+    ):
+        from_pretrained(str(folder), adapter=adapter, device="cpu")
+    shallow = save_adapter(tmp_path / "shallow", causal_lm(num_hidden_layers=2))
+    with pytest.raises(InputError, match=r"lacks 2 of its tensors .*layers\.2\..*give one made for this"):
+        from_pretrained(str(folder), adapter=shallow, device="cpu")
+    deep = save_adapter(tmp_path / "deep", causal_lm(num_hidden_layers=4))
+    with pytest.raises(InputError, match=r"has 2 that the model has no place for .*layers\.3\."):
+        from_pretrained(str(folder), adapter=deep, device="cpu")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"use_dora": True},
+        {"target_modules": ["embed_tokens", "v_proj"], "modules_to_save": ["lm_head"]},
+        {"layers_to_transform": [1], "bias": "lora_only"},
+    ],
+    ids=["dora", "embedding and head", "one block"],
+)
+def test_adapters_that_fit_are_taken(folder, tmp_path, changes):
+    adapter = save_adapter(tmp_path / "adapter", **changes)
+    assert from_pretrained(str(folder), adapter=adapter, device="cpu").describe()["adapter"]["weights"]
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -147,13 +147,39 @@ def _with_adapter(model: Any, adapter: str) -> Any:
         from peft import PeftModel
     except ImportError as error:
         raise InputError("an adapter needs the package peft; type: pip install peft") from error
+    loads: list[Any] = []  # what each loading of tensors lacked, and what it had no place for
+    handle = model.register_load_state_dict_post_hook(lambda _module, keys: loads.append(keys))
     try:
-        return PeftModel.from_pretrained(model, adapter)
+        adapted = PeftModel.from_pretrained(model, adapter)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"the adapter {adapter} cannot be put on this model ({reason}); give one made for it"
         ) from error
+    finally:
+        handle.remove()
+    _check_fits(adapter, adapted, loads)
+    return adapted
+
+
+def _check_fits(adapter: str, model: Any, loads: list[Any]) -> None:
+    """Refuse an adapter whose tensors are not those that the model has places for: PEFT leaves the rest random."""
+    from peft import get_peft_model_state_dict
+
+    if getattr(model.active_peft_config, "is_prompt_learning", False):
+        return  # its vectors are loaded apart; `base_of` refuses it
+    saved = set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    # In the model's own names stands the adapter's, in those of a file not.
+    name = f".{model.active_adapter}"
+    missing = sorted({key for keys in loads for key in keys.missing_keys if key.replace(name, "") in saved})
+    unexpected = sorted({key for keys in loads for key in keys.unexpected_keys})
+    wrong = []
+    if missing:
+        wrong.append(f"lacks {len(missing)} of its tensors ({missing[0]}, …), which would be random")
+    if unexpected:
+        wrong.append(f"has {len(unexpected)} that the model has no place for ({unexpected[0]}, …)")
+    if wrong:
+        raise InputError(f"the adapter {adapter} {' and '.join(wrong)}; give one made for this model")
 
 
 def _adapter_hash(model: Any) -> str:
