@@ -670,6 +670,20 @@ def test_an_adapter_that_learns_a_prompt_is_refused():
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_an_adapter_that_waits_for_its_tokens_is_refused(folder, tmp_path):
+    adapter = save_adapter(tmp_path / "activated", alora_invocation_tokens=[5, 6])
+    with pytest.raises(InputError, match="acts only behind its invocation tokens"):
+        from_pretrained(str(folder), adapter=adapter, device="cpu")
+    peft = pytest.importorskip("peft")
+    model = peft.PeftModel.from_pretrained(causal_lm(), adapter)
+    model.load_adapter(save_adapter(tmp_path / "plain"), "plain")
+    with pytest.raises(InputError, match="acts only behind its invocation tokens"):
+        from_model(model, word_tokenizer())
+    model.set_adapter("plain")
+    assert collect(from_model(model, word_tokenizer()), concept())
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_a_model_without_a_limit_in_its_config_takes_any_length():
     config = MambaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, state_size=4)
     (encoded,) = from_model(causal_lm(config), word_tokenizer()).encode(["one " * 3000])

@@ -230,6 +230,11 @@ def base_of(model: Any) -> nn.Module:
             f"the adapter {model.active_peft_config.peft_type.value} puts learned vectors in front of the text, which "
             "the layers alone do not see; give an adapter that changes weights (LoRA), or model.get_base_model()"
         )
+    if any(getattr(config, "alora_invocation_tokens", None) for config in _active_configs(model)):
+        raise InputError(
+            "the adapter (activated LoRA) acts only behind its invocation tokens, which PEFT looks for outside the "
+            "layers; give an adapter that always acts (LoRA), or model.get_base_model()"
+        )
     if hasattr(model, "get_base_model"):  # PEFT: its layers sit inside the model that it wraps
         model = model.get_base_model()
     config: Any = getattr(model, "config", None)
@@ -246,6 +251,13 @@ def base_of(model: Any) -> nn.Module:
         if isinstance(decoder, nn.Module) and "input_ids" in signature(decoder.forward).parameters
         else base
     )
+
+
+def _active_configs(model: Any) -> list[Any]:
+    """Of the adapters that PEFT puts to use in a model."""
+    # Models of transformers have methods of these names.
+    names, configs = getattr(model, "active_adapters", None), getattr(model, "peft_config", None)
+    return [configs[name] for name in names] if isinstance(names, list) and isinstance(configs, dict) else []
 
 
 def _inside(model: nn.Module, module: nn.Module, blocks: str | None) -> str | None:
