@@ -317,6 +317,39 @@ def test_truncation_cuts_inside_the_text_and_is_counted():
     assert acts.provenance["extraction"]["truncated_tokens"] == 24
 
 
+PARTS = (
+    "{% for m in messages %}{% for part in m.content %}{% if part.type == 'text' %}Is {{ part.text }}{% endif %}"
+    "{% endfor %} ?{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("position", ["last", "span"])
+def test_a_chat_template_that_reads_parts_is_given_parts(position):
+    """As those of models that also see: a string is to them a list of letters, none of them a text."""
+    tokenizer = word_tokenizer()
+    tokenizer.chat_template = PARTS
+    subject = from_model(causal_lm(), tokenizer, chat_template=True, position=position)
+    first, second = subject.encode(["Rome", "red Oslo"], before="the ", spans=[(0, 4), (4, 8)])
+    assert tokenizer.decode(first.ids) == "Is the Rome ?"
+    assert tokenizer.decode(second.ids) == "Is the red Oslo ?"
+    assert second.rows == ((3,) if position == "span" else (4,))
+
+
+@pytest.mark.parametrize("template", ["{% for m in messages %}{{ m.role }} :{% endfor %}", "true"])
+def test_a_chat_template_that_leaves_the_text_out_is_refused(template):
+    tokenizer = word_tokenizer()
+    tokenizer.chat_template = template
+    with pytest.raises(InputError, match="chat template leaves out what a user says; leave chat_template off"):
+        from_model(causal_lm(), tokenizer, chat_template=True).encode(["Rome", "Lima"])
+
+
+def test_a_chat_template_may_write_the_text_in_capitals():
+    tokenizer = word_tokenizer()
+    tokenizer.chat_template = "red {{ messages[0]['content'] | upper }}"
+    (encoded,) = from_model(causal_lm(), tokenizer, chat_template=True).encode(["? !"])
+    assert tokenizer.decode(encoded.ids) == "red ? !"
+
+
 @pytest.mark.parametrize(
     ("template", "reason"),
     [("{{ raise_exception('no users here') }}", "no users here"), ({"rag": "x", "tool": "y"}, "no default")],

@@ -30,12 +30,16 @@ class _Tokens:
 
 @dataclass(frozen=True)
 class _Slot:
-    """What stands in the {text} slot of each prompt, and around it; `spans` where these are what is read."""
+    """What stands in the {text} slot of each prompt, and around it; `spans` where these are what is read.
+
+    `parts`: the chat template reads what a user says as a list of parts.
+    """
 
     texts: Sequence[str]
     before: str
     after: str
     spans: Sequence[Span] | None
+    parts: bool
 
 
 @dataclass(frozen=True)
@@ -82,17 +86,19 @@ class TokenReader:
         """Each text between `before` and `after`, as tokens with the rows to read.
 
         Raises:
-            InputError: no spans for `position="span"`, no chat template, a prompt that cannot be cut to
-                `max_length`, an integer position beyond the prompt, a token that the network does not know.
+            InputError: no spans for `position="span"`, no chat template or one that leaves the text out, a prompt
+                that cannot be cut to `max_length`, an integer position beyond the prompt, a token that the network
+                does not know.
         """
         if self.position == "span" and spans is None:
             raise InputError("position 'span' needs a span for each text; give a concept with spans")
         if self.chat_template and not getattr(self.tokenizer, "chat_template", None):
             raise InputError("this model's tokenizer has no chat template; leave chat_template off")
-        slot = _Slot(texts, before, after, spans if self.position == "span" else None)
-        whole = self._tokenize([self._prompt(text, before, after) for text in texts])
+        parts = self.chat_template and self._reads_parts()
+        slot = _Slot(texts, before, after, spans if self.position == "span" else None, parts)
+        whole = self._tokenize([self._prompt(text, slot) for text in texts])
         kept = self._shortened(whole, slot)
-        opening = self._opening() if slot.spans is not None and self.chat_template else 0
+        opening = self._opening(slot) if slot.spans is not None and self.chat_template else 0
         encoded = []
         for i, item in enumerate(whole):
             piece = kept.get(i, _Piece(0, texts[i], item))
@@ -103,9 +109,7 @@ class TokenReader:
                 )
             if slot.spans is not None:
                 span = (slot.spans[i][0] - piece.start, slot.spans[i][1] - piece.start)
-                rows = self._span_rows(
-                    piece.tokens, self._span_in_prompt(piece.text, before, after, span, opening), i
-                )
+                rows = self._span_rows(piece.tokens, self._span_in_prompt(piece.text, slot, span, opening), i)
             elif i in kept and isinstance(self.position, int):
                 rows = (self._kept_row(item, piece.tokens, i),)
             else:
@@ -115,11 +119,28 @@ class TokenReader:
 
     # -- prompts -------------------------------------------------------------------------------------------------
 
-    def _prompt(self, text: str, before: str, after: str) -> str:
-        prompt = f"{before}{text}{after}"
-        if not self.chat_template:
-            return prompt
-        messages = [{"role": "user", "content": prompt}]
+    def _prompt(self, text: str, slot: _Slot) -> str:
+        prompt = f"{slot.before}{text}{slot.after}"
+        return self._rendered(prompt, slot.parts) if self.chat_template else prompt
+
+    def _reads_parts(self) -> bool:
+        """Whether the chat template reads a list of parts, as those of models that see: text may be left out else."""
+        failed = None
+        for parts in (False, True):
+            try:
+                # Markup in capitals is unusual, not wrong.
+                if MARK in self._rendered(MARK, parts).lower():
+                    return parts
+            except InputError as error:
+                failed = failed or error
+        raise failed or InputError(
+            "the tokenizer's chat template leaves out what a user says; leave chat_template off, or set "
+            "tokenizer.chat_template to one that holds it"
+        )
+
+    def _rendered(self, prompt: str, parts: bool) -> str:
+        """A user's turn in chat markup."""
+        messages = [{"role": "user", "content": [{"type": "text", "text": prompt}] if parts else prompt}]
         try:
             rendered: str = self.tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True
@@ -132,26 +153,26 @@ class TokenReader:
             ) from error
         return rendered
 
-    def _opening(self) -> int:
+    def _opening(self, slot: _Slot) -> int:
         """How many characters of chat markup stand in front of what the user says.
 
         Looking for the text itself would not do, since the markup may hold the same words.
         """
-        opening = self._prompt(MARK, "", "").find(MARK)
+        opening = self._rendered(MARK, slot.parts).find(MARK)
         if opening < 0:
             raise InputError(CHANGED)
         return opening
 
-    def _span_in_prompt(self, text: str, before: str, after: str, span: Span, opening: int) -> Span:
-        prompt = self._prompt(text, before, after)
-        inner = f"{before}{text}{after}"
+    def _span_in_prompt(self, text: str, slot: _Slot, span: Span, opening: int) -> Span:
+        prompt = self._prompt(text, slot)
+        inner = f"{slot.before}{text}{slot.after}"
         shift = opening
         if not prompt.startswith(inner, opening):
             # Chat templates may strip what they are given.
             shift -= len(inner) - len(inner.lstrip())
             if not prompt.startswith(inner.strip(), opening):
                 raise InputError(CHANGED)
-        return shift + len(before) + span[0], shift + len(before) + span[1]
+        return shift + len(slot.before) + span[0], shift + len(slot.before) + span[1]
 
     # -- tokens --------------------------------------------------------------------------------------------------
 
@@ -254,7 +275,7 @@ class TokenReader:
                 # Around the span where its end does not fit from the start of the text.
                 starts[i] = max(0, min(slot.spans[i][1] - length, n - length))
         texts = [slot.texts[i][start : start + lengths[i]] for i, start in starts.items()]
-        tokens = self._tokenize([self._prompt(text, slot.before, slot.after) for text in texts])
+        tokens = self._tokenize([self._prompt(text, slot) for text in texts])
         return {i: _Piece(starts[i], text, item) for i, text, item in zip(starts, texts, tokens, strict=True)}
 
     # -- rows ----------------------------------------------------------------------------------------------------
