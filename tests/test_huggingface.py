@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_architectures import tiny_model
 from tiny_models import SENTENCES, VOCABULARY, causal_lm, word_tokenizer
+from tokenizers import normalizers
 from transformers import (
     BertConfig,
     GPT2Config,
@@ -478,6 +479,22 @@ def test_special_tokens_of_the_tokenizer_are_no_positions():
         assert [tokenizer.decode([encoded.ids[row]]) for row in encoded.rows] == words
     with pytest.raises(InputError, match="position 7 lies outside example 1"):
         from_model(causal_lm(), tokenizer, position=7).encode(["Rome"])
+
+
+@pytest.mark.parametrize("position", ["last", "first", "mean"])
+@pytest.mark.parametrize("around", [True, False])
+def test_a_text_that_becomes_no_token_is_refused_and_a_special_one_is_read(position, around):
+    tokenizer = word_tokenizer(bos=around, eos=around)
+    tokenizer.backend_tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
+    tokenizer.backend_tokenizer.enable_padding(length=5)
+    before = tokenizer.backend_tokenizer.to_str()
+    subject = from_model(causal_lm(), tokenizer, position=position)
+    for text in ("\u200b", "\x00", ""):
+        with pytest.raises(InputError, match="example 2 has no token of its own; remove it"):
+            subject.encode(["Rome", text])
+    (encoded,) = subject.encode(["</s>"])
+    assert (encoded.ids, encoded.rows) == (((1, 2, 2), (1,)) if around else ((2,), (0,)))
+    assert tokenizer.backend_tokenizer.to_str() == before
 
 
 def test_spans_select_the_tokens_that_overlap_them():

@@ -199,12 +199,13 @@ class TokenReader:
         masks = batch.get("special_tokens_mask") or [[i in specials for i in ids] for ids in batch["input_ids"]]
         tokens = []
         for prompt, ids, mask, places in zip(prompts, batch["input_ids"], masks, offsets, strict=True):
-            if len(mask) != len(ids):
-                # A Python tokenizer can add tokens of which its own mask knows nothing.
+            if len(mask) != len(ids) or all(mask):
+                # A Python tokenizer can add tokens of which its own mask knows nothing; and where all are special,
+                # the text may be such tokens, or none.
                 mask = self._added(prompt, ids)
             # Some tokenizers mark every special id; only those around the text are left out of positions.
             inner = [i for i, flag in enumerate(mask) if not flag]
-            first, last = (inner[0], inner[-1]) if inner else (0, len(ids) - 1)
+            first, last = (inner[0], inner[-1]) if inner else (len(ids), -1)
             special = [not first <= i <= last for i in range(len(ids))]
             if self.chat_template:
                 special = [False] * len(ids)
@@ -213,7 +214,8 @@ class TokenReader:
 
     def _added(self, prompt: str, ids: Sequence[int]) -> list[bool]:
         """Which tokens of a prompt a tokenizer put around it, found by tokenizing it without them."""
-        own = list(self.tokenizer(prompt, add_special_tokens=False)["input_ids"])
+        with untouched(self.tokenizer):
+            own = list(self.tokenizer(prompt, add_special_tokens=False)["input_ids"])
         starts = [i for i in range(len(ids) - len(own) + 1) if list(ids[i : i + len(own)]) == own]
         if starts:
             return [not starts[0] <= i < starts[0] + len(own) for i in range(len(ids))]
