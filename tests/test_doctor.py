@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from tiny_architectures import tiny_model
 from tiny_models import SENTENCES, VOCABULARY, causal_lm, word_tokenizer
 from transformers import BloomConfig, Gemma3TextConfig
 
@@ -14,7 +15,7 @@ from concept_depth import Concept, InputError, from_model
 from concept_depth.extraction import doctor as doctoring
 from concept_depth.extraction.doctor import doctor, tokens
 from concept_depth.extraction.tree_forward import windows
-from concept_depth.subjects.subject import Subject
+from concept_depth.subjects.subject import Subject, Tap
 
 
 def verdicts(diagnosis):
@@ -55,6 +56,23 @@ def test_the_texts_exceed_every_window_and_share_beginnings():
     assert max(len(example.ids) for example in examples) > 16
     assert examples[0].ids[:6] == examples[-1].ids[:6]
     assert len({len(example.ids) for example in examples}) > 3
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["mamba", "mamba2", "falcon_mamba", "rwkv"])
+def test_hidden_states_may_leave_out_what_enters_the_first_block(kind):
+    diagnosis = doctor(from_model(tiny_model(kind), word_tokenizer()))
+    check = next(check for check in diagnosis.checks if check.name.startswith("hooks equal"))
+    assert check.verdict == "pass", str(check)
+    assert "begin with what leaves block 1" in check.sentence
+    assert "behind the final norm" in check.sentence
+
+
+def test_hooks_that_hear_something_else_fail():
+    subject = from_model(causal_lm(), word_tokenizer())
+    heard = {name: Tap(tap.path, "input") for name, tap in subject.taps.items()}
+    check = next(c for c in doctor(subject.changed(taps=heard)).checks if c.name.startswith("hooks equal"))
+    assert (check.verdict, check.sentence) == ("fail", "they differ")
 
 
 def test_a_model_whose_padding_leaks_fails(monkeypatch):

@@ -212,7 +212,10 @@ def _prefix(subject: Subject, ear: Listener, examples: Sequence[Encoded]) -> Che
 def _hidden_states(
     subject: Subject, single: dict[str, torch.Tensor], examples: Sequence[Encoded], tolerance: float
 ) -> Check:
-    """Compare with `output_hidden_states`; entry i enters block i + 1, the last is usually behind the norm."""
+    """Compare with `output_hidden_states`; entry i enters block i + 1, the last is usually behind the norm.
+
+    Recurrent networks begin with what leaves block 1, and give what leaves the last block before and behind the norm.
+    """
     name = "hooks equal the model's own hidden states"
     if not all(layer.startswith("resid_post.") for layer in single):
         return Check(name, "skipped", "asked at the site resid_post only")
@@ -227,14 +230,19 @@ def _hidden_states(
     heard = [rows[len(examples) - 1 :] for rows in single.values()]
     if len(states) != len(heard) or any(a.shape != b.shape for a, b in zip(states, heard, strict=True)):
         return Check(name, "skipped", f"the model gives {len(states)} hidden states of other shapes")
-    errors = [
-        relative_error({"": rows}, {"": state.to(rows.device)}) for rows, state in zip(heard, states, strict=True)
-    ]
-    worst = max(errors[:-1])
+    errors = _errors(heard, states)
+    worst, without = max(errors[:-1]), ""
+    if errors[0] > tolerance and (shifted := max(_errors(heard[1:], states[:-1]))) <= tolerance:
+        worst, without = shifted, "; they begin with what leaves block 1, not what enters it"
     same = errors[-1] <= tolerance
     last = "the residual stream" if same else "behind the final norm, not the residual stream"
-    said = f"all but the last agree; its last entry is {last}" if worst <= tolerance else "they differ"
+    said = f"all but the last agree; its last entry is {last}{without}" if worst <= tolerance else "they differ"
     return Check(name, "pass" if worst <= tolerance else "fail", said, _number(worst), tolerance)
+
+
+def _errors(heard: Sequence[torch.Tensor], states: Sequence[torch.Tensor]) -> list[float]:
+    pairs = zip(heard, states, strict=True)
+    return [relative_error({"": rows}, {"": state.to(rows.device)}) for rows, state in pairs]
 
 
 @contextmanager
