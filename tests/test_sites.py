@@ -243,6 +243,17 @@ def test_other_lists_of_modules_are_not_taken_for_blocks():
     assert find_blocks(Plain()) == [f"stack.{i}" for i in range(4)]
 
 
+def test_a_module_that_stands_in_two_lists_hides_no_blocks():
+    model, shared = causal_lm(), nn.ReLU()
+    model.model.first = nn.Sequential(nn.Linear(4, 4), shared)
+    model.model.second = nn.Sequential(shared)
+    model.model.third = model.model.first
+    assert find_blocks(model.model) == ["layers.0", "layers.1", "layers.2"]
+    model.model.also = model.model.layers
+    acts = collect(from_model(model, word_tokenizer(), blocks="model.also"), concept())
+    np.testing.assert_array_equal(acts.numpy(), layers_of(causal_lm(), "resid_post").numpy())
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_blocks_that_run_several_times_are_refused():
     with pytest.raises(InputError, match="run several times"):

@@ -264,7 +264,7 @@ def _inside(model: nn.Module, module: nn.Module, blocks: str | None) -> str | No
     """The name that a list of blocks, named in the whole model, has in its base model."""
     if blocks is None:
         return None
-    wanted = dict(model.named_modules()).get(blocks)
+    wanted = dict(model.named_modules(remove_duplicate=False)).get(blocks)
     return next((name for name, part in module.named_modules() if part is wanted and wanted is not None), blocks)
 
 

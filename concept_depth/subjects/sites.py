@@ -49,9 +49,10 @@ def find_blocks(module: nn.Module, *, blocks: str | None = None) -> list[str]:
     Raises:
         InputError: there is no such list, or the network cannot read token ids alone.
     """
+    # With duplicates, here and below: a module may stand in several lists, and each names it by its own place.
     lists = {
         name: [f"{name}.{child}" for child, _ in part.named_children()]
-        for name, part in module.named_modules()
+        for name, part in module.named_modules(remove_duplicate=False)
         if name and isinstance(part, nn.ModuleList | nn.Sequential) and len(part)
     }
     kind = type(module).__name__
@@ -65,7 +66,7 @@ def find_blocks(module: nn.Module, *, blocks: str | None = None) -> list[str]:
     passes = _watch_lists(module, [path for name in outermost for path in lists[name]])
     ran = [name for name in outermost if all(passes[path] for path in lists[name])]
     # Modules that several blocks share count once a block: a list of one block run often is still a list.
-    parts = dict(module.named_modules())
+    parts = dict(module.named_modules(remove_duplicate=False))
     size = {name: sum(p.numel() for path in lists[name] for p in parts[path].parameters()) for name in ran}
     for name in sorted(ran, key=lambda name: -size[name]):
         if any(len(passes[path]) > 1 for path in lists[name]):
@@ -86,7 +87,7 @@ _InOut = tuple[torch.Tensor | None, torch.Tensor | None]
 
 def _watch_lists(module: nn.Module, paths: Sequence[str]) -> dict[str, list[_InOut]]:
     """What each module at `paths` takes and gives each time it runs in a pass over three tokens."""
-    parts = dict(module.named_modules())
+    parts = dict(module.named_modules(remove_duplicate=False))
     seen: dict[str, list[_InOut]] = {path: [] for path in paths}
     handles: list[Any] = []
 
@@ -183,7 +184,7 @@ class Listener:
 
     def attach(self, handles: list[Any]) -> None:
         """Hook every tap; each handle is put into `handles` at once, so that none is lost to an error."""
-        parts = dict(self._subject.module.named_modules())
+        parts = dict(self._subject.module.named_modules(remove_duplicate=False))
         by_place: dict[tuple[str, str], list[str]] = {}
         for name, tap in self._taps.items():
             by_place.setdefault((tap.path, tap.side), []).append(name)
