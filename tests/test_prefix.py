@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_tree_path import assert_like_single, many, one_at_a_time, tiny
 from tiny_models import VOCABULARY, causal_lm, word_tokenizer
-from transformers import BloomConfig, FalconH1Config, Mamba2Config, MambaConfig
+from transformers import BloomConfig, FalconH1Config, Mamba2Config, MambaConfig, RwkvConfig
 
 from concept_depth import collect, from_model
 from concept_depth.extraction import plan as planning
@@ -146,6 +146,31 @@ def test_networks_that_cannot_go_on_read_plain_batches():
     extraction = collect(subject, many(24)).provenance["extraction"]
     assert extraction["path"] == "plain"
     assert not extraction["prefix"]["right"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_network_that_goes_on_with_long_batches_only_reads_plain_ones():
+    """RWKV mixes up texts that go on together by one token each; the longest batch does not tell."""
+    config = RwkvConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=32,
+        attention_hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+    )
+    texts = [*list(VOCABULARY)[4:14], "the city of Rome is in Japan"]
+    concept = many(11, inputs=texts)
+    subject = from_model(causal_lm(config), word_tokenizer())
+    acts = collect(subject, concept, batch_tokens=16)
+    extraction = acts.provenance["extraction"]
+    assert extraction["path"] == "plain"
+    assert not extraction["prefix"]["right"]
+    assert_like_single(acts, one_at_a_time(subject, concept))
+    # One such text alone is right, and so are several in other networks.
+    assert collect(subject, concept.select([9, 10]), batch_tokens=16).provenance["extraction"]["path"] == "prefix"
+    alibi = collect(subject_of("alibi"), concept, batch_tokens=16)
+    assert alibi.provenance["extraction"]["path"] == "prefix"
+    assert_like_single(alibi, one_at_a_time(subject_of("alibi"), concept))
 
 
 def test_without_a_common_beginning_plain_batches_run():

@@ -144,11 +144,14 @@ class Texts:
             return None
         rest = [behind(example, length) for example in self.encoded]
         units = plan_batches(rest, budget, cached=length)
+        # Some networks take several texts of one token for something else (one text of several, a single step).
+        steps = [unit for unit in units[1:] if len(unit) > 1 and len(rest[unit[0]].ids) == 1]
         # The first batch holds the longest example.
         with listen(self.subject, self.layers) as ear:
-            settings["prefix"] = check_prefix(self.subject, ear, [self.encoded[i] for i in units[0]], length)
-        if not settings["prefix"]["right"]:
-            return None
+            for unit in (*steps[:1], units[0]):
+                settings["prefix"] = check_prefix(self.subject, ear, [self.encoded[i] for i in unit], length)
+                if not settings["prefix"]["right"]:
+                    return None
         settings |= {"path": "prefix", "reason": f"{settings['reason']}; the network goes on from its own cache"}
         return units
 
