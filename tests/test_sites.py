@@ -180,6 +180,25 @@ def test_bigbird_keeps_its_sparse_attention():
     assert all(part is parts[name] for name, part in model.named_modules())
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("site", ["resid_post", "mlp_out"])
+@pytest.mark.parametrize("part", ["base", "blocks", "whole"])
+def test_a_compiled_network_is_read_as_it_was_written(part, site):
+    """Hooks would break its graph, which `fullgraph` forbids."""
+    model = causal_lm()
+    plain = layers_of(model, site).numpy()
+    compiled = {"base": [model.model], "blocks": [*model.model.layers, model.model], "whole": [model]}[part]
+    for module in compiled:
+        module.compile(backend="eager", fullgraph=True)
+    before = torch._dynamo.eval_frame._stance.stance
+    subject = from_model(model, word_tokenizer(), site=site)
+    np.testing.assert_array_equal(collect(subject, concept(), prefix_sharing=False).numpy(), plain)
+    assert doctor(subject).healthy
+    anchor(subject, concept())
+    assert torch._dynamo.eval_frame._stance.stance == before
+    assert all(module._compiled_call_impl is not None for module in compiled)
+
+
 @pytest.mark.parametrize("site", ["resid_post", "mlp_out"])
 def test_an_error_in_the_network_leaves_it_as_it_was(site):
     model = causal_lm().train()

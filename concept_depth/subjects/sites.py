@@ -7,8 +7,9 @@ Shapes: B examples of a batch, T tokens, D hidden.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from itertools import pairwise
 from numbers import Integral
 from typing import Any
@@ -297,11 +298,20 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
     modes = [(part, part.training) for part in module.modules()]
     try:
         module.eval()
-        with attention_as_it_was(_switching(module)):
+        with attention_as_it_was(_switching(module)), _uncompiled():
             yield
     finally:
         for part, training in modes:
             part.training = training
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """What was compiled runs as it was written: hooks break a graph, and one that must be whole fails on them."""
+    # Compiling loads this module, which takes long; where it is not loaded, nothing was compiled.
+    if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 def _switching(module: nn.Module) -> list[nn.Module]:
