@@ -142,6 +142,21 @@ def test_every_position_is_right_on_trees(position):
     assert_like_single(acts, one_at_a_time(subject, concept))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("sharing", [True, False])
+def test_averages_are_the_same_whatever_dtype_the_caller_has_made_the_default(dtype, sharing):
+    subject = from_model(tiny("llama"), word_tokenizer(), position="mean")
+    expected = collect(subject, many(24), prefix_sharing=sharing).numpy()
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        found = collect(subject, many(24), prefix_sharing=sharing)
+    finally:
+        torch.set_default_dtype(before)
+    np.testing.assert_array_equal(found.numpy(), expected)
+    assert found.provenance["extraction"]["path"] == ("tree" if sharing else "plain")
+
+
 @pytest.mark.parametrize("batch_tokens", [1, 24, 70, 5000])
 def test_the_size_of_packs_does_not_matter(batch_tokens, monkeypatch):
     monkeypatch.setattr(planning, "SHARD_BYTES", 3000)

@@ -126,8 +126,8 @@ class RowPicker:
         if len(token_R) == len(rows):
             return cls(example_R.to(device), token_R.to(device), None)
         # A product with a matrix of 1/count: one exact, reproducible sum for each example, whatever the device.
-        weights_BR = torch.zeros(len(rows), len(token_R))
-        share_R = torch.tensor([1 / len(tokens) for tokens in rows for _ in tokens])
+        weights_BR = torch.zeros(len(rows), len(token_R), dtype=torch.float32)
+        share_R = torch.tensor([1 / len(tokens) for tokens in rows for _ in tokens], dtype=torch.float32)
         weights_BR[example_R, torch.arange(len(token_R))] = share_R
         return cls(example_R.to(device), token_R.to(device), weights_BR.to(device))
 

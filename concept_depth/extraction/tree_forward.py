@@ -115,7 +115,7 @@ class TreePicker:
         nodes = [tree.nodes_at(index, positions) for index, positions in enumerate(rows)]
         if all(len(found) == 1 for found in nodes):
             return cls(torch.from_numpy(np.concatenate(nodes)).to(device), None)
-        weights_BT = torch.zeros(len(nodes), len(tree))
+        weights_BT = torch.zeros(len(nodes), len(tree), dtype=torch.float32)
         for index, found in enumerate(nodes):
             weights_BT[index, torch.from_numpy(found)] = 1 / len(found)
         return cls(None, weights_BT.to(device))
