@@ -236,6 +236,7 @@ def test_a_bundled_name_that_is_not_installed_says_what_to_type(monkeypatch):
         ({"device": "cuda:99"}, "no device 'cuda:99'"),
         ({"quantization": "int3"}, "no quantisation 'int3'"),
         ({"adapter": "no/such/adapter"}, "adapter"),
+        ({"adapter": 3}, "the adapter 3 cannot be put on this model"),
     ],
 )
 def test_wrong_settings_are_one_sentence(folder, options, sentence):
@@ -692,6 +693,26 @@ def test_an_adapter_of_other_modules_or_another_model_is_refused(folder, tmp_pat
     deep = save_adapter(tmp_path / "deep", causal_lm(num_hidden_layers=4))
     with pytest.raises(InputError, match=r"has 2 that the model has no place for .*layers\.3\."):
         from_pretrained(str(folder), adapter=deep, device="cpu")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("adapter_model.safetensors", None),
+        ("adapter_model.safetensors", b"nonsense"),
+        ("adapter_config.json", b"[]"),
+        ("adapter_config.json", b'{"peft_type": "LORA", "r": "abc", "target_modules": ["q_proj"]}'),
+        ("adapter_config.json", b"{"),
+    ],
+)
+def test_a_damaged_adapter_is_one_sentence(folder, tmp_path, file, content):
+    adapter = save_adapter(tmp_path / "adapter")
+    path = tmp_path / "adapter" / file
+    path.write_bytes(path.read_bytes()[:500] if content is None else content)
+    with pytest.raises(InputError, match="adapter cannot be put on this model") as raised:
+        from_pretrained(str(folder), adapter=adapter, device="cpu")
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.filterwarnings("ignore")
