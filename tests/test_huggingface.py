@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedTokenizer,
     Qwen2Config,
     T5Config,
+    WhisperConfig,
 )
 
 from concept_depth import Concept, InputError, collect, from_model, from_pretrained
@@ -432,6 +433,25 @@ def test_the_limit_leaves_out_the_positions_up_to_that_of_padding(name, limit):
     acts = collect(subject, concept(inputs=texts, labels=[0, 1] * 2), prefix_sharing=False)
     assert np.isfinite(acts.numpy()).all()
     assert len(subject.encode(texts)[0].ids) == limit
+
+
+def test_the_limit_of_a_decoder_of_speech_holds():
+    config = WhisperConfig(
+        vocab_size=len(VOCABULARY),
+        d_model=32,
+        decoder_layers=2,
+        decoder_attention_heads=4,
+        decoder_ffn_dim=48,
+        max_target_positions=16,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=1,
+    )
+    subject = from_model(causal_lm(config), word_tokenizer())
+    (encoded,) = subject.encode(["one two " * 20])
+    assert (len(encoded.ids), encoded.truncated) == (16, 25)
+    assert collect(subject, concept(inputs=["one two " * 20, *SENTENCES[1:]]))
 
 
 class PrefixedTokenizer(PreTrainedTokenizer):

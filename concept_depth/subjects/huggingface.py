@@ -271,7 +271,8 @@ def _inside(model: nn.Module, module: nn.Module, blocks: str | None) -> str | No
 def _own_limit(module: nn.Module, tokenizer: Any) -> int | None:
     """The most tokens that the model was made for, as its config, its table of positions and its tokenizer say."""
     config: Any = getattr(module, "config", None)
-    limits = [getattr(config, key, None) for key in ("max_position_embeddings", "n_positions", "max_seq_len")]
+    keys = ("max_position_embeddings", "n_positions", "max_seq_len", "max_target_positions")
+    limits = [getattr(config, key, None) for key in keys]
     limits.append(getattr(tokenizer, "model_max_length", None))
     # RoBERTa and its kin count positions from behind that of padding, so their table holds fewer than its rows.
     limits += [
