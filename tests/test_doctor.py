@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_architectures import tiny_model
 from tiny_models import SENTENCES, VOCABULARY, causal_lm, word_tokenizer
-from transformers import BloomConfig, Gemma3TextConfig
+from transformers import BloomConfig, Gemma3TextConfig, GPT2Config
 
 from concept_depth import Concept, InputError, from_model
 from concept_depth.extraction import doctor as doctoring
@@ -66,6 +66,26 @@ def test_hidden_states_may_leave_out_what_enters_the_first_block(kind):
     assert check.verdict == "pass", str(check)
     assert "begin with what leaves block 1" in check.sentence
     assert "behind the final norm" in check.sentence
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("limit", [3, 5, 8, 9, 11, 12, 16, 24, 32])
+def test_a_model_of_few_positions_is_asked_for_no_more(limit):
+    config = GPT2Config(vocab_size=len(VOCABULARY), n_embd=32, n_layer=2, n_head=4, n_positions=limit)
+    diagnosis = doctor(from_model(causal_lm(config), word_tokenizer()))
+    assert diagnosis.healthy, str(diagnosis)
+    # Premise: where there is room, something is padded.
+    lengths = {len(example.ids) for example in doctoring.sample(from_model(causal_lm(config), word_tokenizer()))}
+    assert max(lengths) < limit
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("most", [16, 40])
+def test_padding_does_not_reach_where_positions_turn_otherwise(most):
+    rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
+    model = causal_lm(max_position_embeddings=most, rope_parameters=rope)
+    diagnosis = doctor(from_model(model, word_tokenizer()))
+    assert diagnosis.healthy, str(diagnosis)
 
 
 def test_hooks_that_hear_something_else_fail():

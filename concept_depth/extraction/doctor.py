@@ -19,11 +19,12 @@ from torch import nn
 
 from concept_depth.errors import InputError
 from concept_depth.extraction import token_tree
-from concept_depth.extraction.batches import run_batch
+from concept_depth.extraction.batches import RowPicker, rotary_kind, run_batch
 from concept_depth.extraction.prefix import check_prefix, shared_tokens
 from concept_depth.extraction.tree_check import check_trees, relative_error, run_single
 from concept_depth.extraction.tree_forward import wanted_part, windows
 from concept_depth.subjects.attention import float_dtype
+from concept_depth.subjects.huggingface import own_limit
 from concept_depth.subjects.sites import Listener, evaluation_mode, listen
 from concept_depth.subjects.subject import Encoded, Subject, token_batch
 
@@ -136,8 +137,7 @@ def sample(subject: Subject) -> list[Encoded]:
     if not isinstance(vocabulary, int):
         embedding = getattr(subject.module, "get_input_embeddings", lambda: None)()
         vocabulary = 100 if embedding is None else int(embedding.weight.shape[0])
-    limit = getattr(config, "max_position_embeddings", None)
-    limit = min(limit, LONGEST) if isinstance(limit, int) and limit > 0 else LONGEST
+    limit = _limit(subject)
     beyond = max([size + 24 for size in windows(subject).values() if size + 24 <= limit], default=48)
     rng = np.random.default_rng(0)
     special = set(getattr(subject.tokenizer, "all_special_ids", None) or ())
@@ -146,13 +146,20 @@ def sample(subject: Subject) -> list[Encoded]:
     def draw(count: int) -> tuple[int, ...]:
         return tuple(int(allowed[i]) for i in rng.integers(0, len(allowed), count))
 
-    common = draw(min(beyond, limit - 12))
+    common = draw(min(beyond, max(limit - 12, limit // 2)))
     examples = []
     for shared in (min(6, len(common)), min(17, len(common)), min(40, len(common)), len(common)):
         for tail in (3, 7):
-            ids = common[:shared] + draw(tail)
+            # Where the limit is near, one place is left for padding.
+            ids = (common[:shared] + draw(tail))[: limit - 1]
             examples.append(Encoded(ids, (len(ids) - 1,)))
     return examples
+
+
+def _limit(subject: Subject) -> int:
+    """The most tokens that are tried."""
+    limit = own_limit(subject.module, subject.tokenizer)
+    return LONGEST if limit is None else min(limit, LONGEST)
 
 
 def _compare(
@@ -176,12 +183,16 @@ def _finite(single: dict[str, torch.Tensor]) -> Check:
 def _padded(
     subject: Subject, ear: Listener, examples: Sequence[Encoded], single: dict[str, torch.Tensor], tolerance: float
 ) -> Check:
-    """Each example alone, with as much padding again: only padding differs from a single pass."""
-    from concept_depth.extraction.batches import RowPicker
+    """Each example alone, with as much padding again: only padding differs from a single pass.
 
+    With less where the model ends, or where more tokens turn the positions of all.
+    """
     parts = []
     for example in examples[:4]:
-        longer = Encoded(example.ids + (subject.pad_id,) * len(example.ids), example.rows)
+        length = len(example.ids)
+        most = max(length, min(2 * length, _limit(subject)))
+        most = next(n for n in range(most, 0, -1) if rotary_kind(subject, n) == rotary_kind(subject, length))
+        longer = Encoded(example.ids + (subject.pad_id,) * (most - length), example.rows)
         ids, mask = token_batch([longer], subject.pad_id)
         mask[:, len(example.ids) :] = 0
         picker = RowPicker.of([example.rows], subject.device)

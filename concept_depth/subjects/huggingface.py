@@ -158,7 +158,7 @@ def _subject(
     module = base_of(model)
     found = find_blocks(module, blocks=_inside(model, module, blocks))
     layers, taps = _layers(module, found, site, name)
-    limits = [int(limit) for limit in (max_length, _own_limit(module, tokenizer)) if limit is not None]
+    limits = [int(limit) for limit in (max_length, own_limit(module, tokenizer)) if limit is not None]
 
     pad = getattr(tokenizer, "pad_token_id", None)
     return Subject(
@@ -268,7 +268,7 @@ def _inside(model: nn.Module, module: nn.Module, blocks: str | None) -> str | No
     return next((name for name, part in module.named_modules() if part is wanted and wanted is not None), blocks)
 
 
-def _own_limit(module: nn.Module, tokenizer: Any) -> int | None:
+def own_limit(module: nn.Module, tokenizer: Any) -> int | None:
     """The most tokens that the model was made for, as its config, its table of positions and its tokenizer say."""
     config: Any = getattr(module, "config", None)
     keys = ("max_position_embeddings", "n_positions", "max_seq_len", "max_target_positions")
