@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from test_tree_path import LONG_ROPE
 from tiny_architectures import tiny_model
 from tiny_models import SENTENCES, VOCABULARY, causal_lm, word_tokenizer
 from transformers import BloomConfig, Gemma3TextConfig, GPT2Config
@@ -81,9 +82,11 @@ def test_a_model_of_few_positions_is_asked_for_no_more(limit):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("most", [16, 40])
-def test_padding_does_not_reach_where_positions_turn_otherwise(most):
-    rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
-    model = causal_lm(max_position_embeddings=most, rope_parameters=rope)
+@pytest.mark.parametrize(
+    "rope", [{"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}, {**LONG_ROPE, "factor": 1.0}]
+)
+def test_neither_padding_nor_company_turns_positions_otherwise(most, rope):
+    model = causal_lm(max_position_embeddings=most, rope_parameters=dict(rope))
     diagnosis = doctor(from_model(model, word_tokenizer()))
     assert diagnosis.healthy, str(diagnosis)
 

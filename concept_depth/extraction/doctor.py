@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch import nn
 
 from concept_depth.errors import InputError
 from concept_depth.extraction import token_tree
-from concept_depth.extraction.batches import RowPicker, rotary_kind, run_batch
+from concept_depth.extraction.batches import RowPicker, plan_batches, rotary_kind, run_batch
 from concept_depth.extraction.prefix import check_prefix, shared_tokens
 from concept_depth.extraction.tree_check import check_trees, relative_error, run_single
 from concept_depth.extraction.tree_forward import wanted_part, windows
@@ -117,7 +118,7 @@ def doctor(subject: Subject) -> Diagnosis:
         single = run_single(subject, ear, examples)
         checks = [
             _finite(single),
-            _compare("batched equals single", run_batch(subject, ear, examples), single, tolerance),
+            _compare("batched equals single", _batched(subject, ear, examples), single, tolerance),
             _padded(subject, ear, examples, single, tolerance),
             _trees(subject, ear, examples),
         ]
@@ -178,6 +179,15 @@ def _finite(single: dict[str, torch.Tensor]) -> Check:
         sentence = f"NaN or infinity from layer {broken[0]} on ({len(broken)} layers); load with dtype float32"
         return Check(name, "fail", sentence)
     return Check(name, "pass", f"no NaN or infinity in {len(single)} layers")
+
+
+def _batched(subject: Subject, ear: Listener, examples: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+    """All in one batch, as far as `collect` would put them into one."""
+    everything = 2 * len(examples) * max(len(example.ids) for example in examples)
+    parts = plan_batches(examples, everything, partial(rotary_kind, subject))
+    rows = [run_batch(subject, ear, [examples[i] for i in part]) for part in parts]
+    back = np.argsort([i for part in parts for i in part])
+    return {name: torch.cat([part[name] for part in rows])[back] for name in rows[0]}
 
 
 def _padded(
