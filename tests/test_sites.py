@@ -76,6 +76,36 @@ def test_what_is_added_is_found_beside_activations_so_large_that_their_rounding_
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["llama", "gemma2", "granite", "gpt2"])
+@pytest.mark.parametrize("without", [["attn"], ["mlp"], ["attn", "mlp"]], ids=str)
+def test_what_adds_nothing_is_still_a_place(name, without):
+    model = tiny_model(name)
+    block = model.transformer.h[1] if name == "gpt2" else model.model.layers[1]
+    whole = (
+        from_model(model, word_tokenizer(), site="attn_out").taps,
+        from_model(model, word_tokenizer(), site="mlp_out").taps,
+    )
+    for part in without:
+        module = {"attn": getattr(block, "self_attn", None) or getattr(block, "attn", None), "mlp": block.mlp}[
+            part
+        ]
+        last = next(p for n, p in module.named_modules() if n in ("o_proj", "down_proj", "c_proj"))
+        for parameter in last.parameters():
+            parameter.data.zero_()
+    stream, mid = layers_of(model, "resid_post"), layers_of(model, "resid_mid")
+    attention, mlp = layers_of(model, "attn_out"), layers_of(model, "mlp_out")
+    assert np.abs(attention[2]).max() == 0 if "attn" in without else np.abs(attention[2]).max() > 1e-3
+    assert np.abs(mlp[2]).max() == 0 if "mlp" in without else np.abs(mlp[2]).max() > 1e-3
+    for number in (1, 2, 3):
+        assert close(stream[number - 1] + attention[number], mid[number])
+        assert close(mid[number] + mlp[number], stream[number])
+    # The same modules are heard as before.
+    for taps, site in zip(whole, ("attn_out", "mlp_out"), strict=True):
+        now = from_model(model, word_tokenizer(), site=site).taps
+        assert [tap.path for tap in now.values()] == [tap.path for tap in taps.values()]
+
+
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", PARALLEL)
 def test_parallel_blocks_have_no_middle_but_an_mlp(name):
     model = tiny_model(name)
@@ -175,9 +205,12 @@ def test_bigbird_keeps_its_sparse_attention():
     model = tiny_model("big_bird")
     parts = dict(model.named_modules())
     assert model.bert.attention_type == "block_sparse"
+    state = torch.get_rng_state()
     collect(from_model(model, word_tokenizer()), concept(), prefix_sharing=False)
     assert model.bert.attention_type == model.bert.encoder.layer[0].attention.attention_type == "block_sparse"
     assert all(part is parts[name] for name, part in model.named_modules())
+    # The other kind is made with random weights before it is given those of the first.
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.filterwarnings("ignore")

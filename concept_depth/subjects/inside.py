@@ -114,13 +114,14 @@ def _added(block: str, events: Sequence[_Event], site: str) -> Tap | None:
     # What runs several times (a dropout that both sublayers share) has no one tensor that a tap could hear.
     runs = Counter(event.path for event in events)
     inner = [event for event in events if event.path != block and runs[event.path] == 1]
-    for middle in sorted(inner, key=lambda event: event.began):
-        if middle.taken is None or not _alike(middle.taken, before):
-            continue
-        # Some networks flatten their batch on the way: the same numbers in rows.
-        taken = middle.taken.reshape(before.shape)
-        if torch.equal(taken, before):
-            continue
+    # Some networks flatten their batch on the way: the same numbers in rows.
+    middles = [
+        (event, event.taken.reshape(before.shape))
+        for event in inner
+        if event.taken is not None and _alike(event.taken, before)
+    ]
+    # What still is the stream of the beginning is a middle only where nothing else is: an attention adds nothing.
+    for middle, taken in sorted(middles, key=lambda pair: (torch.equal(pair[1], before), pair[0].began)):
         first = _term(taken, before, (event for event in inner if event.ended < middle.began))
         if first is None:
             continue
@@ -155,6 +156,9 @@ def _term(total: torch.Tensor, start: torch.Tensor, events: Iterable[_Event]) ->
             continue
         given = event.given.double().flatten() / error
         if given.norm() == 0:
+            # Where nothing is added (a sublayer that was ablated), by what returns nothing.
+            if torch.equal(*ends):
+                found.append((event.path.count("."), -event.ended, Tap(event.path, "output")))
             continue
         # Most networks add what they computed as it is, so a constant must be needed to be believed.
         for scale in (1.0, float(added @ given / (given @ given))):

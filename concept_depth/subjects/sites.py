@@ -320,10 +320,14 @@ def _switching(module: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def attention_as_it_was(parts: Sequence[nn.Module]) -> Iterator[None]:
-    """Put back the attention of BigBird, which turns to another kind at its first short text, and stays there."""
+    """Put back the attention of BigBird, which turns to another kind at its first short text, and stays there.
+
+    And the random numbers of the caller: the other kind is made with some.
+    """
     before = [(part, vars(part).get("attention_type"), dict(part.named_children())) for part in parts]
     try:
-        yield
+        with torch.random.fork_rng(devices=[]) if parts else nullcontext():
+            yield
     finally:
         for part, kind, children in before:
             if kind is not None:
