@@ -172,3 +172,12 @@ def test_tokens_are_shown_with_the_probed_one_marked(position, marked):
         shown = [piece[1:-1] for piece in line.split(": ", 1)[1].split("|") if piece.startswith("【")]
         assert shown == marked if marked else len(shown) > 1
         assert "【<s>】" not in line
+
+
+def test_tokens_that_move_the_cursor_are_made_visible():
+    tokenizer = word_tokenizer()
+    tokenizer.decode = lambda ids: "a\r\x1b[2J\a\u202e\n\t b"
+    concept = Concept(name="tiny", inputs=SENTENCES, labels=np.arange(8) % 2, classes=("no", "yes"))
+    (line, *_) = tokens(from_model(causal_lm(), tokenizer), concept)
+    assert r"a\r\x1b[2J\x07\u202e⏎\t b" in line
+    assert line.isprintable()

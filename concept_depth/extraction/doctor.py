@@ -8,6 +8,7 @@ Shapes: L layers, B examples, T tokens, D hidden.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -334,7 +335,11 @@ def _first_of_each_class(concept: Any, n: int) -> list[int]:
 
 def _piece(subject: Subject, token: int) -> str:
     text: str = subject.tokenizer.decode([token])
-    return text.replace("\n", "⏎")
+    # A control character (Cc) moves the cursor of a terminal, one of format (Cf) can turn its line around.
+    return "".join(
+        char.encode("unicode_escape").decode() if unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp") else char
+        for char in text.replace("\n", "⏎")
+    )
 
 
 def _number(value: float) -> float | None:
