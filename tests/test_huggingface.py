@@ -27,6 +27,7 @@ from transformers import (
 from concept_depth import Concept, InputError, collect, from_model, from_pretrained
 from concept_depth.subjects.catalogue import BUNDLED, installed, list_models
 from concept_depth.subjects.huggingface import resolve
+from concept_depth.subjects.reasons import reason_of
 
 
 def concept(**changes):
@@ -103,7 +104,8 @@ def test_a_folder_without_a_tokenizer_is_one_sentence(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"hidden_size": 64}, "mismatch"),
+        ({"hidden_size": 64}, r"mismatch: lm_head\.weight is \(\d+, 32\) in its file and \(\d+, 64\)"),
+        ({"max_position_embeddings": "many"}, "max_position_embeddings.*many"),
         ({"num_attention_heads": 0}, "zero"),
         ({"hidden_size": "wide"}, "hidden_size"),
         ({"model_type": "nonesuch"}, "nonesuch"),
@@ -121,6 +123,35 @@ def test_a_config_that_is_none_is_one_sentence(folder):
     (folder / "config.json").write_text("[]")
     with pytest.raises(InputError, match="holds no config"):
         from_pretrained(str(folder), device="cpu")
+
+
+def test_a_checkpoint_of_more_blocks_than_its_config_names_is_refused(folder):
+    """Depth would be counted against too few."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 2, "layer_types": None}))
+    with pytest.raises(
+        InputError, match=r"model\.layers\.2\..* but its config names 2; correct num_hidden_layers"
+    ):
+        from_pretrained(str(folder), device="cpu")
+    (folder / "config.json").write_text(json.dumps(config))
+    # Whoever asks for fewer gets fewer.
+    assert from_pretrained(str(folder), device="cpu", num_hidden_layers=2).total == 2
+
+
+def test_reasons_say_what_and_where(folder, tmp_path):
+    assert reason_of(KeyError("added_tokens")) == "KeyError: 'added_tokens'"
+    assert reason_of(ValueError()) == "ValueError"
+    assert reason_of(ValueError("no\nmore")) == "ValueError: no"
+    assert reason_of(RuntimeError("Error(s) in loading:\n\tsize mismatch for a\n")) == (
+        "RuntimeError: Error(s) in loading: size mismatch for a"
+    )
+    long = reason_of(ValueError("one of: \n" + "(1) a file,\n" * 100))
+    assert long.startswith("ValueError: one of: (1) a file, (1)")
+    assert len(long) < 320
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match=r"cannot be loaded .*tokenizer") as raised:
+        from_pretrained(str(folder), device="cpu")
+    assert "one of: )" not in str(raised.value)
 
 
 def test_an_unknown_argument_of_the_model_is_one_sentence(folder):

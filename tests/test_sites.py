@@ -312,6 +312,14 @@ def test_blocks_that_run_several_times_are_refused():
         from_model(tiny_model("hrm_text"), word_tokenizer())
 
 
+def test_a_model_of_mixed_dtypes_is_told_so():
+    model = causal_lm()
+    model.model.layers[1].mlp.to(torch.bfloat16)
+    with pytest.raises(InputError, match=r"dtype.*bfloat16, float32.*model\.float\(\)") as raised:
+        from_model(model, word_tokenizer())
+    assert "decoder-only" not in str(raised.value)
+
+
 def test_streams_of_any_layout_become_batch_first():
     hidden = torch.randn(2, 3, 4)
     assert torch.equal(batch_first(hidden, (2, 3)), hidden)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from concept_depth import files
 from concept_depth.errors import InputError
 from concept_depth.subjects.gguf import CONVERSION, converted_folder, converted_tokenizer
 from concept_depth.subjects.identity import tensors_hash
+from concept_depth.subjects.reasons import reason_of
 from concept_depth.subjects.source import Source, local_files_hash
 
 DTYPES = {
@@ -104,7 +107,9 @@ def _read(source: Source, location: str, common: dict[str, Any], arguments: dict
                 f"{source.name} is an encoder-decoder model ({config.model_type}); "
                 "only decoder-only language models can be read"
             )
-        model, info = AutoModelForCausalLM.from_pretrained(location, output_loading_info=True, **arguments)
+        # Mismatches are then told by name, not in a warning to which an error refers; `_check_complete` refuses them.
+        told = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        model, info = AutoModelForCausalLM.from_pretrained(location, **{**arguments, **told})
         if source.gguf is None:
             tokenizer = AutoTokenizer.from_pretrained(location, **common)
         else:
@@ -117,17 +122,23 @@ def _read(source: Source, location: str, common: dict[str, Any], arguments: dict
     except InputError:
         raise
     except Exception as error:  # all that is read here is the caller's, and its readers raise anything
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"{source.name} cannot be loaded as a causal language model ({reason}); "
+            f"{source.name} cannot be loaded as a causal language model ({reason_of(error)}); "
             "give a model that AutoModelForCausalLM can read, with its tokenizer"
         ) from error
     _check_complete(source.name, model, info)
+    if not {"num_hidden_layers", model.config.attribute_map.get("num_hidden_layers")} & arguments.keys():
+        _check_depth(source.name, model, info)
     return model, tokenizer
 
 
 def _check_complete(name: str, model: Any, info: dict[str, Any]) -> None:
     """Refuse a model whose blocks are not all in the file: transformers fills such gaps with random numbers."""
+    for key, stored, wanted in sorted(info["mismatched_keys"])[:1]:
+        raise InputError(
+            f"{name} cannot be loaded as a causal language model (mismatch: {key} is {tuple(stored)} in its file and "
+            f"{tuple(wanted)} by its config); give the config that belongs to its weights"
+        )
     head = model.get_output_embeddings()
     head_names = {f"{path}." for path, part in model.named_modules() if part is head}
     missing = sorted(
@@ -142,6 +153,24 @@ def _check_complete(name: str, model: Any, info: dict[str, Any]) -> None:
         )
 
 
+def _check_depth(name: str, model: Any, info: dict[str, Any]) -> None:
+    """Refuse a config that names fewer blocks than the file holds: depth would be counted against too few."""
+    base = f"{model.base_model_prefix}."
+    extra = getattr(model.config, "num_nextn_predict_layers", None) or 0  # they predict further tokens
+    for path, part in model.named_modules():
+        if not isinstance(part, nn.ModuleList):
+            continue
+        # Some files name their tensors without the base model in front.
+        names = re.compile(rf"(?:{re.escape(path)}|{re.escape(path.removeprefix(base))})\.(\d+)\.")
+        for key in sorted(info["unexpected_keys"]):
+            found = names.match(key)
+            if found and int(found[1]) >= len(part) + extra:
+                raise InputError(
+                    f"{name} holds {key}, but its config names {len(part)}; correct num_hidden_layers in its config, "
+                    f"or give num_hidden_layers={len(part)} to read no more"
+                )
+
+
 def _with_adapter(model: Any, adapter: str) -> Any:
     try:
         from peft import PeftModel
@@ -152,9 +181,8 @@ def _with_adapter(model: Any, adapter: str) -> Any:
     try:
         adapted = PeftModel.from_pretrained(model, adapter)
     except Exception as error:  # the files are the caller's, and what PEFT makes of them can raise anything
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"the adapter {adapter} cannot be put on this model ({reason}); give one made for it"
+            f"the adapter {adapter} cannot be put on this model ({reason_of(error)}); give one made for it"
         ) from error
     finally:
         handle.remove()

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from concept_depth.errors import InputError
+from concept_depth.subjects.reasons import reason_of
 from concept_depth.subjects.subject import Layer, Subject, Tap, keep_nothing
 
 SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mlp_in")
@@ -142,10 +143,12 @@ def short_pass(module: nn.Module) -> None:
         with evaluation_mode(module), torch.inference_mode():
             module(input_ids=ids, **keep_nothing(module))
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        advice = "only decoder-only language models are supported"
+        if "dtype" in str(error):
+            dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in module.parameters()})
+            advice = f"its weights are {', '.join(dtypes)}: give it one dtype, such as model.float()"
         raise InputError(
-            f"{type(module).__name__} cannot read token ids alone ({reason}); "
-            "only decoder-only language models are supported"
+            f"{type(module).__name__} cannot read token ids alone ({reason_of(error)}); {advice}"
         ) from error
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from concept_depth.errors import InputError
+from concept_depth.subjects.reasons import reason_of
 from concept_depth.subjects.subject import Encoded
 
 Span = tuple[int, int]
@@ -146,10 +147,9 @@ class TokenReader:
                 messages, tokenize=False, add_generation_prompt=True
             )
         except Exception as error:  # templates are programs: they raise what they like
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputError(
-                f"the tokenizer's chat template cannot render a user's turn ({reason}); leave chat_template off, "
-                "or set tokenizer.chat_template to one that can"
+                f"the tokenizer's chat template cannot render a user's turn ({reason_of(error)}); leave "
+                "chat_template off, or set tokenizer.chat_template to one that can"
             ) from error
         return rendered
 
