@@ -141,3 +141,15 @@ def inner_sites(name):
             continue
         found.append(label)
     return found
+
+
+def added_difference(name):
+    """How far pre + attn_out is from mid, and mid + mlp_out from post, relative to the largest value of a layer."""
+    model = tiny_model(name)
+    pre, attention, mid, mlp, post = (
+        collect(from_model(model, IdTokenizer(), site=site), concept(), progress=False, prefix_sharing=False)
+        for site in ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
+    )
+    sums = [(pre[n] + attention[n], mid[n]) for n in mid.numbers]
+    sums += [(mid[n] + mlp[n], post[n]) for n in mid.numbers]
+    return max(float(np.abs(found - wanted).max() / np.abs(wanted).max()) for found, wanted in sums)

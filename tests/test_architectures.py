@@ -4,7 +4,7 @@ import re
 
 import pytest
 import transformers
-from architecture_check import outcome
+from architecture_check import TOLERANCE, added_difference, outcome
 from tiny_architectures import causal_types
 
 
@@ -30,3 +30,14 @@ def test_collected_layers_equal_what_enters_and_leaves_the_blocks(name, table):
     assert status != "different", f"{name}: relative difference {detail}"
     if f"transformers {transformers.__version__}" in text:
         assert status == listed[name], f"{name}: {detail}; run scripts/architectures.py to renew the table"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_added_makes_the_stream_of_every_type_with_a_middle(table):
+    text = table[0]
+    if f"transformers {transformers.__version__}" not in text:
+        pytest.skip("the table is of another release")
+    names = re.findall(r"^\| `([^`]+)` \| [^|]* \| equal \| mid[ ,]", text, flags=re.MULTILINE)
+    assert len(names) > 100
+    errors = {name: added_difference(name) for name in names}
+    assert {name: error for name, error in errors.items() if error > TOLERANCE} == {}
