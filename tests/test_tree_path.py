@@ -345,6 +345,16 @@ def test_rounding_to_sixteen_bits_hides_no_leak(dtype, initial):
         assert "other tokens in other examples" in extraction["reason"]
 
 
+@pytest.mark.parametrize("kind", ["bert", "big_bird"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rounding_to_sixteen_bits_hides_no_look_ahead(kind, dtype):
+    """Without `is_decoder` these see what stands behind a token, which a tree would keep from them."""
+    subject = from_model(tiny_model(kind).to(dtype), word_tokenizer())
+    extraction = collect(subject, many(24)).provenance["extraction"]
+    assert extraction["path"] == "plain"
+    assert "a token changes the rows in front of it" in extraction["reason"]
+
+
 @pytest.mark.parametrize("kind", ["llama", "gemma3_text", "gpt2", "mixtral"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_where_nothing_leaks_trees_are_used_in_sixteen_bits_too(kind, dtype):

@@ -35,7 +35,7 @@ from concept_depth import files
 from concept_depth.activations import as_numpy
 from concept_depth.errors import InputError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 FOLDER = "activations"
 STALE_SECONDS = 3600.0
 
