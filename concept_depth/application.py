@@ -72,13 +72,16 @@ def save_probe(
 
 
 def _check_weights(subject: Subject, card: Mapping[str, Any], path: Path) -> None:
-    """Refuse a network that has come to stand under the name of the probe's.
+    """Refuse a network or adapter that has come to stand under the name of the probe's.
 
     Raises:
         InputError: it is so.
     """
-    fitted_on = (card.get("subject") or {}).get("weights")
-    if fitted_on is not None and fitted_on != subject.describe().get("weights"):
+    then, now = card.get("subject") or {}, subject.describe()
+    if then.get("weights") is None:
+        return
+    same_adapter = (then.get("adapter") or {}).get("weights") == (now.get("adapter") or {}).get("weights")
+    if then["weights"] != now["weights"] or not same_adapter:
         raise InputError(
             f"{card['model']} has other weights than when {path} was fitted on it; measure again, or name the model "
             "with --model (in Python model=…) to apply the probe to it all the same"

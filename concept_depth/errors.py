@@ -9,16 +9,21 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from numbers import Integral
+from typing import Any
 
 
 class InputError(ValueError):
     """Something the caller gave cannot be used; the message is one clear sentence."""
 
 
-def check_seed(random_state: object) -> None:
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number, as Python and numpy have them; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def check_seed(random_state: Any) -> None:
     """Raise an InputError where `random_state` is no seed."""
-    whole = isinstance(random_state, Integral) and not isinstance(random_state, bool)
-    if not whole or int(random_state) < 0:  # type: ignore[call-overload]
+    if not is_whole(random_state) or random_state < 0:
         raise InputError(f"random_state={random_state!r} is no seed; give a whole number of 0 or more")
 
 

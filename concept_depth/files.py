@@ -191,4 +191,4 @@ def default_cache_dir() -> Path:
     if given:
         return local_path(given)
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base).expanduser() if base else Path.home() / ".cache") / "concept_depth"
+    return (local_path(base) if base else Path.home() / ".cache") / "concept_depth"

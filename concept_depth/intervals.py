@@ -290,9 +290,9 @@ class Reading:
 
     def remark(self) -> str:
         """What a reader must know besides: unconverged layers, scores on the training sample."""
-        parts = []
         if self.rule.name == "separable":
             return ""
+        parts = []
         left_out = np.flatnonzero(~self.readable).tolist()
         if left_out:
             parts.append(f" Fits at {self.named(left_out)} did not converge; nothing was read off them.")

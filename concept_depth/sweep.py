@@ -194,7 +194,7 @@ def run_sweep(
         _check_own_folders(jobs, out)
     if dry_run:
         return [
-            Outcome(job, out / job.folder, skipped=resume and _is_done(job, concept, out))
+            Outcome(job, out / job.folder, skipped=resume and _is_done(out / job.folder, job, concept))
             for job, concept in zip(jobs, concepts, strict=True)
         ]
     return list(_run(jobs, concepts, out, resume=resume, progress=progress, command=command))
@@ -214,17 +214,18 @@ def _run(
     loaded: tuple[Any, Any] | None = None
     for index, (job, concept) in enumerate(zip(jobs, concepts, strict=True)):
         folder = out / job.folder
-        if resume and _is_done(job, concept, out):
-            yield Outcome(job, folder, skipped=True)
-            continue
 
         def report(stage: Stage, fraction: float, job: Job = job, index: int = index) -> None:
             if progress is not None:
                 progress(job, index, len(jobs), stage, fraction)
 
-        started, mark = time.monotonic(), _key(job, concept)
-        replaced = resume and _finished(folder).get("key", mark) != mark
+        started, replaced = time.monotonic(), False
         try:
+            if resume and _is_done(folder, job, concept):
+                yield Outcome(job, folder, skipped=True)
+                continue
+            mark = _key(job, concept)
+            replaced = resume and _finished(folder).get("key", mark) != mark
             key = (job.model, job.settings.subject_part())
             if loaded is None or loaded[0] != key:
                 report(Stage.LOADING, 0.0)
@@ -261,21 +262,22 @@ def _key(job: Job, concept: Concept) -> str:
 
     named = (job.model, job.settings.adapter)
     networks = [name if name is None else local_content(name) or name for name in named]
-    return files.content_key(__version__, networks, concept.fingerprint, job.settings.result_part())
+    rest = {name: value for name, value in job.settings.result_part().items() if name != "adapter"}
+    return files.content_key(__version__, networks, concept.fingerprint, rest)
 
 
 def _finish(folder: Path, job: Job, key: str) -> None:
     """Leave in a folder what tells that its results are whole, and of what they are."""
     from concept_depth.subjects.source import local_content
 
-    written = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
+    kinds = (".json", ".safetensors", ".csv", ".html")
+    written = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.suffix in kinds}
     about = {"key": key, "model": job.model, "content": local_content(job.model), "folder": job.folder}
     files.write_json(folder / DONE, {**about, "files": written})
 
 
-def _is_done(job: Job, concept: Concept, out: Path) -> bool:
+def _is_done(folder: Path, job: Job, concept: Concept) -> bool:
     """Whether a folder holds this job's results; where a file is gone or cut short they are measured again."""
-    folder = out / job.folder
     return _files_are_whole(folder) and _finished(folder).get("key") == _key(job, concept)
 
 
@@ -298,10 +300,23 @@ def _finished(folder: Path) -> dict[str, Any]:
 
 
 def finished_below(out: Path) -> list[Path]:
-    """Folders of whole results that plans wrote for this `out`; those of another one below it are not among them."""
+    """Folders of whole results that plans wrote for this `out`; those of another one below it are not among them.
+
+    Nor are records of another version, or damaged ones: what was measured today is shown without them.
+    """
     marks = [mark for depth in (1, 2, 3) for mark in out.glob("/".join([*"*" * depth, DONE]))]
     own = [mark.parent for mark in sorted(marks) if out / str(_finished(mark.parent).get("folder")) == mark.parent]
-    return [folder for folder in own if _files_are_whole(folder)]
+    return [folder for folder in own if _files_are_whole(folder) and _is_read(folder)]
+
+
+def _is_read(folder: Path) -> bool:
+    from concept_depth.reporting.record import Report
+
+    try:
+        Report.load(folder)
+    except InputError:
+        return False
+    return True
 
 
 def _check_own_folders(jobs: Sequence[Job], out: Path) -> None:
@@ -311,9 +326,11 @@ def _check_own_folders(jobs: Sequence[Job], out: Path) -> None:
     for job in jobs:
         found = _finished(out / job.folder)
         measured_on = found.get("model", job.model)
+        if measured_on == job.model:
+            continue
         # One folder has several names: with a slash at its end, or from another place.
-        same = _slug(measured_on) == _slug(job.model) and found.get("content") == local_content(job.model)
-        if measured_on != job.model and not same:
+        content = local_content(job.model)
+        if content is None or found.get("content") != content:
             raise InputError(
                 f"{out / job.folder} holds the results of {measured_on}; give another --out for {job.model}, or "
                 "--again to write over them"

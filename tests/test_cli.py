@@ -123,9 +123,30 @@ def test_a_page_holds_all_results_that_stand_beside_each_other(tiny_model, examp
     assert run(inner, capsys)[0] == run(command, capsys)[0] == 0
     assert (tmp_path / "out" / "depth.csv").read_text().count("\n") == 3, "without those of another --out below"
     folders = [tmp_path / "out" / name for name in ("parity", "other")]
+    record = folders[0] / "record.json"
+    whole = record.read_text()
+    record.write_text(whole.replace('"format_version": 1', '"format_version": 9'))
+    assert record.read_text() != whole  # the premise
+    assert run(command, capsys)[0] == 0, "what another version wrote stops nothing"
+    record.write_text(whole)
     page = (folders[0] / "report.html").read_bytes()
     assert "would replace that of" in assert_refused(["report", *folders], capsys)
     assert (folders[0] / "report.html").read_bytes() == page
+
+
+def test_results_stay_whole_when_a_file_beside_them_goes(tiny_model, examples, tmp_path, capsys):
+    command = quick(tiny_model, examples, tmp_path)
+    (tmp_path / "out" / "parity").mkdir(parents=True)
+    note = tmp_path / "out" / "parity" / "notes.txt"
+    note.write_text("mine")
+    assert run(command, capsys)[0] == 0
+    note.unlink()
+    assert "there already" in run(command, capsys)[2]
+
+
+def test_closed_output_is_no_error(monkeypatch):
+    monkeypatch.setattr("sys.stdout", None)
+    assert exit_code(["concepts"]) == 0
 
 
 def test_texts_from_a_pipe_of_windows_are_read_as_they_stand(tiny_model, examples, tmp_path, capsys, monkeypatch):
@@ -141,6 +162,8 @@ def test_results_of_another_model_are_not_written_over(tiny_model, examples, tmp
     other = tmp_path / "other"
     shutil.copytree(tiny_model, other)
     assert run(quick(tiny_model, examples, tmp_path), capsys)[0] == 0
+    assert "there already" in run(quick(other, examples, tmp_path), capsys)[2], "a copy is the same model"
+    turn_weights(other)
     record = tmp_path / "out" / "parity" / "record.json"
     before = record.read_bytes()
     command = quick(other, examples, tmp_path)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.ndimage import correlate1d, gaussian_filter1d
-from sklearn.model_selection import ShuffleSplit
+from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
 
 from concept_depth import intervals
 from concept_depth.activations import Activations
@@ -482,6 +482,18 @@ def test_repeats_that_test_some_examples_only_are_read_together():
     assert resampler.curves(np.ones((1, resampler.n_groups)))[0] == pytest.approx(scores.curve)
     depth = find_depth(scores)
     assert (depth.number, depth.interval_numbers, depth.verdict) == (3, (3, 3), "found")
+
+
+def test_many_small_test_parts_without_a_class_are_left_out_one_by_one():
+    rng = np.random.default_rng(0)
+    labels = (np.arange(60) % 5 == 0).astype(np.int64)
+    X = [rng.normal(size=(60, 4)) + 2 * (layer >= 3) * labels[:, None] for layer in range(6)]
+    splits = StratifiedShuffleSplit(40, test_size=0.2, random_state=0)
+    scores = score_layers(Activations.from_arrays(X, labels), cv=splits, C=0.1, permutations=0)
+    resampler = Resampler(scores)
+    weight, repeat = resampler.draw(200, np.random.default_rng(1))
+    assert np.isfinite(resampler.curves(weight, repeat)).all()
+    assert find_depth(scores).peak < scores.curve.max()
 
 
 def in_sample(*widths, n=60, signal=0.0):

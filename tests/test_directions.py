@@ -61,6 +61,12 @@ def test_the_floor_follows_the_seed_and_is_none_without_permutations():
     assert np.isnan(without.floor)
     assert np.isnan(without.corrected()).all()
     assert without.to_dict()["floor"] is None
-    for wrong in ({"random_state": -1}, {"halvings": 0}, {"permutations": -1}):
+    for wrong in (
+        {"random_state": -1},
+        {"halvings": 0},
+        {"halvings": 2.5},
+        {"permutations": -1},
+        {"permutations": True},
+    ):
         with pytest.raises(InputError):
             direction_cosines(rare(12), **wrong)

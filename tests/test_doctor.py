@@ -75,7 +75,7 @@ def test_a_model_of_few_positions_is_asked_for_no_more(limit):
     config = GPT2Config(vocab_size=len(VOCABULARY), n_embd=32, n_layer=2, n_head=4, n_positions=limit)
     diagnosis = doctor(from_model(causal_lm(config), word_tokenizer()))
     assert diagnosis.healthy, str(diagnosis)
-    # Premise: where there is room, something is padded.
+    # One position is left, for the padding that a check puts behind a text.
     lengths = {len(example.ids) for example in doctoring.sample(from_model(causal_lm(config), word_tokenizer()))}
     assert max(lengths) < limit
 

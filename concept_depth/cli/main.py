@@ -78,7 +78,8 @@ def exit_code(arguments: Sequence[str] | None = None, run_defaults: Mapping[str,
     try:
         defaults = {"run": dict(run_defaults or {})}
         code = int(app(arguments, standalone_mode=False, default_map=defaults) or 0)
-        sys.stdout.flush()  # what finds no room is told below, not by Python after its last line
+        if sys.stdout is not None:  # it may be closed
+            sys.stdout.flush()  # what finds no room is told below, not by Python after its last line
         # Releases of Typer differ: some return the code of an interrupt, others raise it.
         return _stopped() if code == _INTERRUPTED else code
     except InputError as error:
@@ -105,7 +106,8 @@ def exit_code(arguments: Sequence[str] | None = None, run_defaults: Mapping[str,
 
 def _flushed() -> bool:
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except OSError:
         return False
     return True

@@ -145,7 +145,7 @@ def _entry(folder: Path, *, verify: bool) -> Entry | None:
         model=str(about.get("model", "?")),
         site=str(about.get("site", "?")),
         position=str(about.get("position", "?")),
-        examples=int(about.get("examples") or 0),
+        examples=examples if isinstance(examples := about.get("examples"), int) else 0,
         megabytes=sum(file.st_size for file in present.values()) / 1e6,
         state="damaged" if damaged else "unreadable" if not readable else "complete" if complete else "partial",
         damaged=tuple(damaged),

@@ -56,24 +56,22 @@ class Resampler:
 
     def curves(self, weight_MG: npt.NDArray[Any], repeat_M: IntArray | None = None) -> FloatArray:
         """(M, L) curves; `repeat_M` names the repeat each weighting reads, None the mean of all, folds alike."""
-        folds = [len(repeat) for repeat in self._folds]
         out = np.empty((len(weight_MG), self.n_layers))
         for part in self._chunks(len(weight_MG)):
             start = part.start
             weight = np.asarray(weight_MG[part], np.float64)
             if repeat_M is None:
-                each = [self._one(weight, r) for r in range(self.n_repeats)]
-                out[part] = np.average(each, axis=0, weights=folds)
+                out[part] = self._mean(weight, [fold for folds in self._folds for fold in folds])
                 continue
             for r in range(self.n_repeats):
                 chosen = np.flatnonzero(repeat_M[part] == r)
                 if len(chosen):
-                    out[start + chosen] = self._one(weight[chosen], r)
+                    out[start + chosen] = self._mean(weight[chosen], self._folds[r])
         return out * self.sign
 
-    def _one(self, weight_MG: FloatArray, repeat: int) -> FloatArray:
-        """Folds in which a weighting leaves a class without examples are left out of its mean."""
-        values_FML = np.stack([fold(weight_MG) for fold in self._folds[repeat]])
+    def _mean(self, weight_MG: FloatArray, folds: Sequence[_Fold]) -> FloatArray:
+        """(M, L) mean over folds; those in which a weighting leaves a class without examples are left out."""
+        values_FML = np.stack([fold(weight_MG) for fold in folds])
         known = np.isfinite(values_FML)
         with np.errstate(invalid="ignore"):
             return np.asarray(np.where(known, values_FML, 0.0).sum(0) / known.sum(0))

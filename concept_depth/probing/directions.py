@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from concept_depth.activations import Activations
-from concept_depth.errors import InputError, check_seed
+from concept_depth.errors import InputError, check_seed, is_whole
 from concept_depth.probing.logistic import solve_logistic
 from concept_depth.probing.nulls import permuted_labels
 
@@ -87,7 +87,7 @@ def direction_cosines(
     """
     check_seed(random_state)
     for name, value, least in (("halvings", halvings, 1), ("permutations", permutations, 0)):
-        if value < least:
+        if not is_whole(value) or value < least:
             raise InputError(f"{name}={value!r} is not allowed; give a whole number of {least} or more")
     if len(acts.classes) != 2:
         raise InputError(f"directions are of two classes, there are {len(acts.classes)}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from concept_depth import processes
 from concept_depth.activations import Activations
-from concept_depth.errors import InputError, check_seed
+from concept_depth.errors import InputError, check_seed, is_whole
 from concept_depth.probing import leaks, metrics, nulls
 from concept_depth.probing.scores import LayerScores
 from concept_depth.probing.splits import Splits, inner_pairs, make_splits
@@ -83,7 +83,7 @@ def score_layers(
     labels, groups = np.asarray(acts.labels, np.int64), np.asarray(acts.groups, np.int64)
     given: dict[str, Any] = {"repeats": repeats, "C": C, "standardize": standardize, "permutations": permutations}
     settings = {
-        "cv": int(cv) if _is_whole(cv) else None if cv is None else repr(cv)[:200],
+        "cv": int(cv) if is_whole(cv) else None if cv is None else repr(cv)[:200],
         **check_values(**given, scoring=scoring, protocol=protocol, random_state=random_state),
         "scoring": scoring,
         "protocol": protocol,
@@ -191,12 +191,12 @@ def check_values(
     number = isinstance(C, Real) and not isinstance(C, bool)
     if not nested and not (number and np.isfinite(float(C)) and float(C) > 0):
         raise InputError(f"C={C!r} is not allowed; give 'nested' or a positive number")
-    if not _is_whole(permutations) or 0 < permutations < LEAST_PERMUTATIONS or permutations < 0:
+    if not is_whole(permutations) or 0 < permutations < LEAST_PERMUTATIONS or permutations < 0:
         raise InputError(
             f"permutations={permutations!r} is not allowed: fewer than {LEAST_PERMUTATIONS} can never decide at the "
             f"5 % level; give {LEAST_PERMUTATIONS} or more (39 by default), or 0 for no test"
         )
-    if not _is_whole(repeats) or repeats < 1:
+    if not is_whole(repeats) or repeats < 1:
         raise InputError(f"repeats={repeats!r} is not allowed; give a whole number of 1 or more (2 by default)")
     check_seed(random_state)
     return {
@@ -206,10 +206,6 @@ def check_values(
         "permutations": int(permutations),
         "random_state": int(random_state),
     }
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 class _Scoring:

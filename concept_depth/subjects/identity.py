@@ -245,7 +245,7 @@ def own_code(module: nn.Module) -> str | None:
         if "forward" in vars(part) and not hasattr(part, "_hf_hook"):
             found.append(vars(part)["forward"])
         # A class of the caller's own stands in the key with its code; one of a library is known by its name alone.
-        if _of_library(type(part)):
+        if _of_library(type(part)) and hasattr(type(part), "forward"):
             found.append(type(part).forward)
         if not all(map(_of_library, found)):
             return name or type(module).__name__

@@ -127,7 +127,7 @@ def _read(source: Source, location: str, common: dict[str, Any], arguments: dict
             "give a model that AutoModelForCausalLM can read, with its tokenizer"
         ) from error
     _check_complete(source.name, model, info)
-    if not {"num_hidden_layers", model.config.attribute_map.get("num_hidden_layers")} & arguments.keys():
+    if not {"config", "num_hidden_layers", model.config.attribute_map.get("num_hidden_layers")} & arguments.keys():
         _check_depth(source.name, model, info)
     return model, tokenizer
 

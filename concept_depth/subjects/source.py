@@ -105,12 +105,17 @@ def _on_hub(
 def local_content(name: str) -> str | None:
     """One hash of the files that a local model or adapter is read from, tokenizer included; None for all others."""
     path = files.local_path(name)
-    if files.exists(path, Path.is_file):
-        return file_hash(path)
-    if not files.exists(path, Path.is_dir):
-        return None
-    read = sorted(part for part in path.iterdir() if part.suffix in _READ and part.is_file())
-    return files.content_key([[part.name, file_hash(part)] for part in read])
+    try:
+        if files.exists(path, Path.is_file):
+            return file_hash(path)
+        if not files.exists(path, Path.is_dir):
+            return None
+        read = sorted(part for part in path.iterdir() if part.suffix in _READ and part.is_file())
+        return files.content_key([[part.name, file_hash(part)] for part in read])
+    except OSError as error:
+        raise InputError(
+            f"cannot read {error.filename or name}: {files.reason_of(error)}; make it readable"
+        ) from error
 
 
 def local_files_hash(folder: Path) -> str | None:
