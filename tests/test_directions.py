@@ -61,12 +61,6 @@ def test_the_floor_follows_the_seed_and_is_none_without_permutations():
     assert np.isnan(without.floor)
     assert np.isnan(without.corrected()).all()
     assert without.to_dict()["floor"] is None
-    for wrong in (
-        {"random_state": -1},
-        {"halvings": 0},
-        {"halvings": 2.5},
-        {"permutations": -1},
-        {"permutations": True},
-    ):
-        with pytest.raises(InputError):
-            direction_cosines(rare(12), **wrong)
+    for name, wrong in [("random_state", -1), ("halvings", 0), ("halvings", 2.5), ("permutations", True)]:
+        with pytest.raises(InputError, match=f"{name}={wrong}"):
+            direction_cosines(rare(12), **{name: wrong})
