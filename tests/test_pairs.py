@@ -8,6 +8,7 @@ import pytest
 from reporting_runs import planted, run
 
 from concept_depth.activations import Activations
+from concept_depth.cli.main import exit_code
 from concept_depth.depth import find_depth
 from concept_depth.errors import InputError
 from concept_depth.probing.scores import score_layers
@@ -16,10 +17,10 @@ from concept_depth.reporting.pairs import compare_conditions, compare_folders, c
 from concept_depth.reporting.record import Report, load_runs
 
 
-def save(folder, at: int, noise: str = "", model: str = "tiny") -> None:
+def save(folder, at: int, noise: str = "", model: str = "tiny", name: str = "capital") -> None:
     """One run with its scores, under a noise if one is named."""
     layers, labels, groups = planted(at=at, N=80, L=7)
-    concept = {"name": "capital" + (f"+{noise}" if noise else ""), "details": {"noise": {"noise": noise}}}
+    concept = {"name": name + (f"+{noise}" if noise else ""), "details": {"noise": {"noise": noise}}}
     origin = {"concept": concept, "subject": {"name": model}}
     acts = Activations.from_arrays(layers, labels, groups=groups, provenance=origin)
     scores = score_layers(acts, cv=3, repeats=1, C=0.1, permutations=0)
@@ -90,3 +91,10 @@ def test_without_a_plain_run_the_entries_name_what_they_are_compared_with(tmp_pa
         save(tmp_path / noise, at=3, noise=noise)
     (entry,) = compare_conditions(load_runs([tmp_path]))
     assert entry["condition"] == "noise typos against noise case"
+
+
+def test_the_command_names_concepts_that_one_side_lacks(folder, tmp_path, capsys):
+    save(tmp_path / "more" / "capital", at=2)
+    save(tmp_path / "more" / "lake", at=4, name="lake")
+    assert exit_code(["compare", str(tmp_path / "more"), str(folder / "plain")]) == 0
+    assert f"only in {tmp_path / 'more'}: lake" in capsys.readouterr().err

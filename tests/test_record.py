@@ -119,6 +119,20 @@ def test_tables_have_a_row_a_run_and_escape_names(style):
     assert shown in text
 
 
+def test_tables_name_model_and_condition_where_runs_differ_in_a_condition():
+    def cells(*runs):
+        return [[cell.strip() for cell in line.split("|")[1:4]] for line in depth_table(runs).splitlines()]
+
+    head, _, *rows = cells(run(), run(condition="letters"))
+    assert head == ["concept", "model", "condition"]
+    assert sorted(row[1:] for row in rows) == [
+        ["tiny-model", run(condition="letters").condition],
+        ["tiny-model", "plain"],
+    ]
+    assert cells(run())[0] == ["concept", "layer", "depth"]
+    assert cells(run(), run(model="other"))[0] == ["concept", "model", "layer"]
+
+
 def test_an_unknown_table_style_is_named():
     with pytest.raises(InputError, match="markdown, latex, csv"):
         depth_table([run()], style="word")

@@ -91,7 +91,12 @@ def compare(
     from concept_depth.reporting.pairs import compare_folders, entry
     from concept_depth.reporting.record import load_runs
 
-    results = compare_folders(load_runs([a]), load_runs([b]), rule=rule, random_state=seed)
+    left, right = load_runs([a]), load_runs([b])
+    results = compare_folders(left, right, rule=rule, random_state=seed)
+    for folder, mine, others in ((a, left, right), (b, right, left)):
+        alone = sorted({run.concept for run in mine} - {run.concept for run in others})
+        if alone and not len(left) == len(right) == 1:
+            print(f"concept-depth: only in {folder}: {', '.join(alone)}", file=sys.stderr)
     if json_:
         rows = [{"concept": name, **result.to_dict()} for name, result in results]
         typer.echo(json.dumps({"results": rows}, indent=1, ensure_ascii=False))

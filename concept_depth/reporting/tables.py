@@ -19,7 +19,6 @@ from concept_depth.errors import InputError
 
 if TYPE_CHECKING:
     from concept_depth.reporting.record import Report
-    from concept_depth.reporting.style import Lines
 
 STYLES = ("markdown", "latex", "csv")
 
@@ -128,21 +127,22 @@ def depth_table(runs: Sequence[Report], *, style: str = "markdown") -> str:
     Raises:
         InputError: there is no such style.
     """
-    from concept_depth.reporting.style import Lines, by_concept
+    from concept_depth.reporting.style import by_concept
 
     if style not in STYLES:
         raise InputError(f"there is no table style {style!r}; the styles are {', '.join(STYLES)}")
     ordered = [run for members in by_concept(runs).values() for run in members]
     if style == "csv":
         return csv_text([run.depth_row() for run in ordered]).rstrip("\n")
-    lines = Lines(runs)
-    several = len(lines) > 1
-    head = ["concept", *(["model"] if several else []), "layer", "depth", "95 % interval", "peak", "p", "verdict"]
-    body = [_cells(run, lines) for run in ordered]
+    conditions = any(run.condition for run in runs)
+    models = conditions or len({run.model for run in runs}) > 1
+    head = ["concept", *["model"] * models, *["condition"] * conditions]
+    head += ["layer", "depth", "95 % interval", "peak", "p", "verdict"]
+    body = [_cells(run, models=models, conditions=conditions) for run in ordered]
     return _markdown(head, body) if style == "markdown" else _latex(head, body)
 
 
-def _cells(run: Report, lines: Lines) -> list[str]:
+def _cells(run: Report, *, models: bool, conditions: bool) -> list[str]:
     from concept_depth.reporting.style import VERDICTS
     from concept_depth.reporting.views import visible
 
@@ -150,7 +150,8 @@ def _cells(run: Report, lines: Lines) -> list[str]:
     found, interval = depth["number"] is not None, depth.get("interval")
     return [
         visible(run.concept, 60),
-        *([visible(lines.name(run), 60)] if len(lines) > 1 else []),
+        *[visible(run.model, 60)] * models,
+        *[visible(run.condition or "plain", 60)] * conditions,
         f"{depth['number']:g} of {depth['total']}" if found else "–",
         f"{depth['fraction']:.2f}" if found else "–",
         f"{interval[0]:.2f}–{interval[1]:.2f}" if interval else "–",
