@@ -278,12 +278,13 @@ def _finish(folder: Path, job: Job, key: str) -> None:
 
 def _is_done(folder: Path, job: Job, concept: Concept) -> bool:
     """Whether a folder holds this job's results; where a file is gone or cut short they are measured again."""
-    return _files_are_whole(folder) and _finished(folder).get("key") == _key(job, concept)
+    found = _finished(folder)
+    return _files_are_whole(folder, found) and found.get("key") == _key(job, concept)
 
 
-def _files_are_whole(folder: Path) -> bool:
+def _files_are_whole(folder: Path, found: Mapping[str, Any]) -> bool:
     """Whether all is there that a job wrote; what programs read in its length, pages and tables may be made anew."""
-    written = _finished(folder).get("files")
+    written = found.get("files")
     return isinstance(written, dict) and all(
         path.is_file() and (path.suffix not in (".json", ".safetensors") or path.stat().st_size == size)
         for path, size in ((folder / name, size) for name, size in written.items())
@@ -305,8 +306,9 @@ def finished_below(out: Path) -> list[Path]:
     Nor are records of another version, or damaged ones: what was measured today is shown without them.
     """
     marks = [mark for depth in (1, 2, 3) for mark in out.glob("/".join([*"*" * depth, DONE]))]
-    own = [mark.parent for mark in sorted(marks) if out / str(_finished(mark.parent).get("folder")) == mark.parent]
-    return [folder for folder in own if _files_are_whole(folder) and _is_read(folder)]
+    found = {mark.parent: _finished(mark.parent) for mark in sorted(marks)}
+    own = {folder: about for folder, about in found.items() if out / str(about.get("folder")) == folder}
+    return [folder for folder, about in own.items() if _files_are_whole(folder, about) and _is_read(folder)]
 
 
 def _is_read(folder: Path) -> bool:

@@ -149,7 +149,12 @@ def neighbours(folders: list[Path], args: argparse.Namespace) -> None:
     """Print how alike neighbouring layers are in the stored scores of real runs, and in simulated ones."""
     from concept_depth.probing.scores import LayerScores, score_layers
 
-    for path in sorted(path for folder in folders for path in folder.rglob("scores.safetensors")):
+    paths = sorted(path for folder in folders for path in folder.rglob("scores.safetensors"))
+    if not paths:
+        raise SystemExit(
+            f"no scores below {', '.join(map(str, folders))}; give folders that 'concept-depth run' wrote"
+        )
+    for path in paths:
         print(f"{path.parent.name:24}{alike(LayerScores.load(path)):5.2f}")
     for correlation in (0.7, 0.9, 0.95, 0.98):
         args.correlation = correlation

@@ -7,6 +7,7 @@ import torch
 from concept_depth.activations import Activations
 from concept_depth.errors import InputError
 from concept_depth.probing.directions import direction_cosines
+from concept_depth.probing.logistic import solve_logistic
 
 
 def turned(seed=0, n=600, hidden=20):
@@ -64,3 +65,16 @@ def test_the_floor_follows_the_seed_and_is_none_without_permutations():
     for name, wrong in [("random_state", -1), ("halvings", 0), ("halvings", 2.5), ("permutations", True)]:
         with pytest.raises(InputError, match=f"{name}={wrong}"):
             direction_cosines(rare(12), **{name: wrong})
+
+
+def test_nothing_is_read_off_a_fit_that_did_not_converge(monkeypatch):
+    def stopped(X, *args, **kwargs):
+        found = solve_logistic(X, *args, **kwargs)
+        found.converged[:] = next(fitted) != 1
+        return found
+
+    fitted = iter(range(3))
+    monkeypatch.setattr("concept_depth.probing.directions.solve_logistic", stopped)
+    cosine = direction_cosines(rare(12), permutations=0).cosine
+    assert np.isnan(cosine[1]).all()
+    assert np.isfinite(cosine[np.ix_([0, 2], [0, 2])]).all()

@@ -27,7 +27,7 @@ from transformers import (
 from concept_depth import Concept, InputError, collect, from_model, from_pretrained
 from concept_depth.subjects.catalogue import BUNDLED, installed, list_models
 from concept_depth.subjects.huggingface import resolve
-from concept_depth.subjects.reasons import reason_of
+from concept_depth.subjects.reasons import told_by
 
 
 def concept(**changes):
@@ -139,13 +139,13 @@ def test_a_checkpoint_of_more_blocks_than_its_config_names_is_refused(folder):
 
 
 def test_reasons_say_what_and_where(folder, tmp_path):
-    assert reason_of(KeyError("added_tokens")) == "KeyError: 'added_tokens'"
-    assert reason_of(ValueError()) == "ValueError"
-    assert reason_of(ValueError("no\nmore")) == "ValueError: no"
-    assert reason_of(RuntimeError("Error(s) in loading:\n\tsize mismatch for a\n")) == (
+    assert told_by(KeyError("added_tokens")) == "KeyError: 'added_tokens'"
+    assert told_by(ValueError()) == "ValueError"
+    assert told_by(ValueError("no\nmore")) == "ValueError: no"
+    assert told_by(RuntimeError("Error(s) in loading:\n\tsize mismatch for a\n")) == (
         "RuntimeError: Error(s) in loading: size mismatch for a"
     )
-    long = reason_of(ValueError("one of: \n" + "(1) a file,\n" * 100))
+    long = told_by(ValueError("one of: \n" + "(1) a file,\n" * 100))
     assert long.startswith("ValueError: one of: (1) a file, (1)")
     assert len(long) < 320
     (folder / "tokenizer.json").unlink()

@@ -36,7 +36,7 @@ class Cosines:
     Attributes:
         numbers: L layer numbers.
         cosine: (L, L) mean over halvings of the cosine between layer l on one half and layer m on the other,
-            symmetric; the diagonal is how well a layer's direction is known.
+            symmetric; the diagonal is how well a layer's direction is known. NaN where a fit did not converge.
         deviation: (L, L) standard deviation over halvings.
         floor: 95th percentile, over permutations and pairs, of the same cosine's size with permuted labels; NaN
             without permutations.
@@ -148,4 +148,5 @@ def _directions(
     fits = solve_logistic(Z, Y, C=1 / (penalty * weight.sum(1)), sample_weight=weight.T, tol=1e-5)
     w = (fits.coef / scale[:, None]).T
     w = w / np.maximum(np.linalg.norm(w, axis=1, keepdims=True), 1e-30)
+    w[~np.asarray(fits.converged)] = np.nan  # nothing is read off a fit that did not converge
     return np.asarray(w.reshape(*halves.shape[:2], 2, -1), dtype=np.float32)

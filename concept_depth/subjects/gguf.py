@@ -16,7 +16,7 @@ import torch
 from concept_depth import files
 from concept_depth.errors import InputError
 from concept_depth.subjects.catalogue import GgufSource
-from concept_depth.subjects.reasons import reason_of
+from concept_depth.subjects.reasons import told_by
 
 # Raised when a release converts differently, so that older folders are not used.
 CONVERSION = 1
@@ -121,7 +121,7 @@ def _read(path: Path) -> tuple[Any, Any]:
             tokenizer = AutoTokenizer.from_pretrained(**where)
     except Exception as error:  # the readers of gguf and transformers raise anything at damaged files
         raise InputError(
-            f"cannot read the GGUF file {path.name} ({reason_of(error)}); it is damaged, or of an architecture that "
+            f"cannot read the GGUF file {path.name} ({told_by(error)}); it is damaged, or of an architecture that "
             "transformers cannot convert: use the original checkpoint"
         ) from error
     # The weights are plain numbers now; the mark of their quantisation would make saving refuse.

@@ -17,7 +17,7 @@ from concept_depth import files
 from concept_depth.errors import InputError
 from concept_depth.subjects.gguf import CONVERSION, converted_folder, converted_tokenizer
 from concept_depth.subjects.identity import tensors_hash
-from concept_depth.subjects.reasons import reason_of
+from concept_depth.subjects.reasons import told_by
 from concept_depth.subjects.source import Source, local_files_hash
 
 DTYPES = {
@@ -123,7 +123,7 @@ def _read(source: Source, location: str, common: dict[str, Any], arguments: dict
         raise
     except Exception as error:  # all that is read here is the caller's, and its readers raise anything
         raise InputError(
-            f"{source.name} cannot be loaded as a causal language model ({reason_of(error)}); "
+            f"{source.name} cannot be loaded as a causal language model ({told_by(error)}); "
             "give a model that AutoModelForCausalLM can read, with its tokenizer"
         ) from error
     _check_complete(source.name, model, info)
@@ -182,7 +182,7 @@ def _with_adapter(model: Any, adapter: str) -> Any:
         adapted = PeftModel.from_pretrained(model, adapter)
     except Exception as error:  # the files are the caller's, and what PEFT makes of them can raise anything
         raise InputError(
-            f"the adapter {adapter} cannot be put on this model ({reason_of(error)}); give one made for it"
+            f"the adapter {adapter} cannot be put on this model ({told_by(error)}); give one made for it"
         ) from error
     finally:
         handle.remove()

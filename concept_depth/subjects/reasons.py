@@ -5,7 +5,7 @@ from __future__ import annotations
 LONGEST = 300
 
 
-def reason_of(error: BaseException) -> str:
+def told_by(error: BaseException) -> str:
     """The kind of an error and what it says: its first line, with those that follow where that only announces them.
 
     A KeyError says no more than a key, and some messages begin "One of:"; neither tells anything alone.

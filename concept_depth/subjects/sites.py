@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from concept_depth.errors import InputError
-from concept_depth.subjects.reasons import reason_of
+from concept_depth.subjects.reasons import told_by
 from concept_depth.subjects.subject import Layer, Subject, Tap, keep_nothing
 
 SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mlp_in")
@@ -148,7 +148,7 @@ def short_pass(module: nn.Module) -> None:
             dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in module.parameters()})
             advice = f"its weights are {', '.join(dtypes)}: give it one dtype, such as model.float()"
         raise InputError(
-            f"{type(module).__name__} cannot read token ids alone ({reason_of(error)}); {advice}"
+            f"{type(module).__name__} cannot read token ids alone ({told_by(error)}); {advice}"
         ) from error
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from concept_depth.errors import InputError
-from concept_depth.subjects.reasons import reason_of
+from concept_depth.subjects.reasons import told_by
 from concept_depth.subjects.subject import Encoded
 
 Span = tuple[int, int]
@@ -148,7 +148,7 @@ class TokenReader:
             )
         except Exception as error:  # templates are programs: they raise what they like
             raise InputError(
-                f"the tokenizer's chat template cannot render a user's turn ({reason_of(error)}); leave "
+                f"the tokenizer's chat template cannot render a user's turn ({told_by(error)}); leave "
                 "chat_template off, or set tokenizer.chat_template to one that can"
             ) from error
         return rendered
