@@ -6,7 +6,7 @@ the known masks computes only the pairs of its blocks; every other call, of this
 way. The model itself is not touched: the function is swapped in the library's registry and put back.
 
 Shapes: T tokens, H heads, G key-value heads, C blocks, S queries and K keys of a block, E width of a head,
-P = H / G heads that share keys, R = P · S query rows of a block.
+P = H / G heads that share keys, R = P · S query rows of a block, B = C · G.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from torch.nn import functional
 
 from concept_depth.subjects.subject import Subject
 
+# Up to so many keys of a block the written formula is faster on a CPU than SDPA, whose own blocks are longer.
+SHORT = 128
+
 
 @dataclass(frozen=True, eq=False)
 class BlockMask:
@@ -36,13 +39,48 @@ class BlockMask:
     keys: torch.Tensor
     mask: torch.Tensor
     tokens: int
-    _repeated: dict[int, torch.Tensor] = field(default_factory=dict)
+    _routes: dict[tuple[int, int], Routes] = field(default_factory=dict)
 
-    def for_groups_of(self, heads: int) -> torch.Tensor:
-        """(C, 1, heads · S, K): the mask once for each of the heads that share keys; made once for all layers."""
-        if heads not in self._repeated:
-            self._repeated[heads] = self.mask.repeat(1, 1, heads, 1)
-        return self._repeated[heads]
+    def routes(self, heads: int, groups: int) -> Routes:
+        """Where rows go for so many heads and key-value heads; made once for all layers."""
+        if (heads, groups) not in self._routes:
+            self._routes[heads, groups] = Routes.of(self, heads, groups)
+        return self._routes[heads, groups]
+
+
+@dataclass(frozen=True, eq=False)
+class Routes:
+    """Which rows of a network's tensors the blocks hold, so that each way takes one gather.
+
+    The heads that share keys become rows of one block: no key is copied for each of them.
+
+    Args:
+        queries: (C · G · R,) rows of (T · H, E) queries.
+        keys: (C · G · K,) rows of (T · G, E) keys and values.
+        back: (T · H,) rows of (C · G · R, E) results.
+        mask: (C, 1, R, K) additive.
+    """
+
+    queries: torch.Tensor
+    keys: torch.Tensor
+    back: torch.Tensor
+    mask: torch.Tensor
+
+    @classmethod
+    def of(cls, blocks: BlockMask, heads: int, groups: int) -> Routes:
+        """For a mask, H heads and G key-value heads."""
+        (C, _, S, _), P, device = blocks.mask.shape, heads // groups, blocks.keys.device
+        head_GP = torch.arange(heads, device=device).view(groups, P)
+        token_CS = torch.arange(C * S, device=device).view(C, S)
+        # The last block may reach behind the last token; what stands there is read by nobody.
+        query_CGPS = token_CS.clamp(max=blocks.tokens - 1)[:, None, None] * heads + head_GP[..., None]
+        row_CGPS = torch.arange(C * S * heads, device=device).view(C, groups, P, S)
+        return cls(
+            queries=query_CGPS.flatten(),
+            keys=(blocks.keys[:, None] * groups + torch.arange(groups, device=device)[:, None]).flatten(),
+            back=row_CGPS.permute(0, 3, 1, 2).reshape(C * S, heads)[: blocks.tokens].flatten(),
+            mask=blocks.mask.repeat(1, 1, P, 1),
+        )
 
 
 def implementation(subject: Subject) -> str | None:
@@ -113,22 +151,23 @@ def _attend(
     known: BlockMask, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None
 ) -> torch.Tensor:
     """(1, T, H, E) attention of (1, H, T, E) queries over (1, G, T, E) keys and values."""
-    C, _, S, _ = known.mask.shape
     (_, H, T, E), G = query.shape, key.shape[1]
-    P = H // G
-    # The heads that share keys become rows of one block: no key is copied for each of them.
-    query_GPTE = query[0].view(G, P, T, E)
-    whole = T // S  # blocks that are full; the last one may not be
-    query_CGPSE = query.new_empty(C, G, P, S, E)
-    query_CGPSE[:whole] = query_GPTE[:, :, : whole * S].view(G, P, whole, S, E).permute(2, 0, 1, 3, 4)
-    query_CGPSE[whole:] = 0
-    query_CGPSE[whole:, :, :, : T - whole * S] = query_GPTE[:, :, whole * S :]
-    query_CGRE = query_CGPSE.flatten(2, 3)
-    key_CGKE = key[0].transpose(0, 1)[known.keys].transpose(1, 2)
-    value_CGKE = value[0].transpose(0, 1)[known.keys].transpose(1, 2)
-    mask = known.for_groups_of(P)
-    out_CGRE = functional.scaled_dot_product_attention(
-        query_CGRE, key_CGKE, value_CGKE, attn_mask=mask, scale=scaling
-    )
-    out = out_CGRE.reshape(C, G, P, S, -1).permute(0, 3, 1, 2, 4).reshape(1, C * S, H, -1)
-    return out[:, :T]
+    routes = known.routes(H, G)
+    C, _, R, K = routes.mask.shape
+    query_BRE = _rows(query).index_select(0, routes.queries).view(C * G, R, E)
+    key_BKE, value_BKE = (_rows(x).index_select(0, routes.keys).view(C * G, K, -1) for x in (key, value))
+    if K <= SHORT and query.device.type == "cpu" and query.dtype == torch.float32:
+        score_BRK = torch.bmm(query_BRE, key_BKE.transpose(1, 2)).mul_(E**-0.5 if scaling is None else scaling)
+        score_BRK.view(C, G, R, K).add_(routes.mask)
+        out_BRE = torch.bmm(torch.softmax(score_BRK, -1), value_BKE)
+    else:
+        query_CGRE, key_CGKE, value_CGKE = (x.view(C, G, *x.shape[1:]) for x in (query_BRE, key_BKE, value_BKE))
+        out_BRE = functional.scaled_dot_product_attention(
+            query_CGRE, key_CGKE, value_CGKE, attn_mask=routes.mask, scale=scaling
+        )
+    return out_BRE.reshape(C * G * R, -1).index_select(0, routes.back).view(1, T, H, -1)
+
+
+def _rows(tensor: torch.Tensor) -> torch.Tensor:
+    """(T · H, E), head by head of each token, of (1, H, T, E): mostly as it lies in memory."""
+    return tensor[0].transpose(0, 1).flatten(0, 1)
