@@ -73,11 +73,11 @@ def test_other_calls_go_the_usual_way():
     query, key, value = torch.randn(3, 1, 2, 40, E).unbind()
     mask = torch.zeros(1, 1, 40, 40)
     module = torch.nn.Module()
-    blocks = BlockMask(torch.zeros(3, 40, dtype=torch.int64), torch.zeros(3, 1, 16, 40), 41)
-    with attention_in_blocks({mask.data_ptr(): blocks}) as served:
-        # another mask, and a known one beside tensors of another length
-        for other in (mask.clone(), mask):
+    # Another mask, and a known one beside tensors of another length.
+    for tokens, other in ((40, mask.clone()), (41, mask)):
+        blocks = BlockMask(torch.zeros(3, 40, dtype=torch.int64), torch.zeros(3, 1, 16, 40), tokens)
+        with attention_in_blocks({mask.data_ptr(): blocks}) as served:
             got, _ = REGISTRY["sdpa"](module, query, key, value, other)
-            torch.testing.assert_close(got, plain(module, query, key, value, other)[0])
-    assert served == []
-    assert REGISTRY["sdpa"] is plain
+        torch.testing.assert_close(got, plain(module, query, key, value, other)[0])
+        assert served == []
+        assert REGISTRY["sdpa"] is plain

@@ -22,8 +22,9 @@ from torch.nn import functional
 
 from concept_depth.subjects.subject import Subject
 
-# Up to so many keys of a block the written formula is faster on a CPU than SDPA, whose own blocks are longer.
-SHORT = 128
+# Up to so many keys of a block the written formula is a little faster on a CPU than SDPA, whose own blocks are
+# longer; with more it soon is slower.
+SHORT = 96
 
 
 @dataclass(frozen=True, eq=False)
