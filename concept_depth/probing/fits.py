@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,7 @@ from concept_depth.probing.plan import (
     Pair,
 )
 
+_MAKING = Lock()
 _FEW = 24  # label vectors whose inner parts are rather solved together than one after the other
 _MAX_ITER = 1000
 _JITTER = 1e-12  # of the largest squared row: beyond the rounding of products in float64
@@ -97,7 +99,8 @@ _Found = tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]
 
 def _together(layer: _Layer, plan: FitPlan) -> Iterator[_Found]:
     """All splits at once, on one matrix; what does not converge there is solved again, alone and in float64."""
-    masks = plan_masks(plan, layer.X.dtype, str(layer.X.device))
+    with _MAKING:  # the first of the layers that are fitted at once makes them for all
+        masks = plan_masks(plan, layer.X.dtype, str(layer.X.device))
     fits = MaskedFits(layer.masked, masks, plan.tol, _MAX_ITER_MASKED)
     penalties, theta, converged = fits.run(plan)
     layer.n_fits += fits.n_fits

@@ -170,6 +170,7 @@ def minimise(
     memory: int = 10,
     noise: float = 1e-7,
     rescale: bool = True,
+    leave: float = 0.0,
 ) -> Minimum:
     """Minimise every row's convex function, starting from `x_BR`.
 
@@ -182,6 +183,7 @@ def minimise(
         memory: pairs of history.
         noise: relative rounding error of the objective; a step is not refused for less.
         rescale: whether the newest pair scales the fixed matrix, which one near the inverse Hessian does not need.
+        leave: share of the problems that may be left where they stand, unconverged, once the others are finished.
 
     Returns:
         The points reached; `converged` is false for a problem that stalled or ran out of rounds.
@@ -195,10 +197,10 @@ def minimise(
     finished = done | ~torch.isfinite(f)
     for number in range(max_iter - 1):
         left = finished.numel() - int(finished.sum())
-        if left < _COMPACT_BELOW * finished.numel() or left == 0:
+        if left <= leave * len(x_BR):
+            break
+        if left < _COMPACT_BELOW * finished.numel():
             _write(out, batch, done)
-            if left == 0:
-                return out
             going = ~finished
             batch.keep(going)
             problems.keep(going)

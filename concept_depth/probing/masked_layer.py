@@ -56,18 +56,18 @@ class MaskedLayer:
         squares[:, -1] = 0.0
         if self.standardize is None:
             return squares, None
-        X64 = self.X.double()
+        X64 = self.X.to(torch.float64, copy=True)
         member = torch.zeros(len(trains), len(X64), dtype=torch.float64)
         for t, train in enumerate(trains):
             member[t, torch.as_tensor(train)] = 1.0 / len(train)
         member = member.to(X64.device)
         mean = (member @ X64)[:, :-1]
-        found = (member @ X64.square())[:, :-1] - mean.square()
+        found = (member @ X64.square_())[:, :-1] - mean.square()  # in place: new memory costs more than squaring
         # What hardly varies in a part, a unit active elsewhere alone, say, leaves a difference that is all rounding.
         hardly = (found < 1e-6 * mean.square()).any(0).nonzero()[:, 0]
         for t, train in enumerate(trains if len(hardly) else ()):
             rows = torch.as_tensor(train, device=X64.device)
-            found[t, hardly] = X64[rows[:, None], hardly].var(0, unbiased=False)
+            found[t, hardly] = self.X[rows[:, None], hardly].double().var(0, unbiased=False)
         moved = mean * self.scale
         size = torch.maximum((self.centre + moved).abs(), moved.abs())
         constant = found <= (rounding(size, self.dtype) / self.scale).square()

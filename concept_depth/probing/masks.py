@@ -36,6 +36,8 @@ _MEMORY = 6
 _NARROW = 200  # problems that a CPU solves together on all rows; more it solves split by split on their rows
 _JOINED_GPU = 1 << 25  # problems × rows that a GPU takes together: few large batches keep it from waiting
 _WIDE_ROUNDS = 3  # evaluations after which the problems of a split that are left wait for those of the others
+_WIDE_LEAVE = 0.1  # share of a split's problems that wait for those of the others at once
+_KEPT = 1 << 24  # numbers of all training parts of a layer up to which they are kept
 _HARD = 8  # rounds from which the next λ gets a preconditioner at its starting point
 
 
@@ -92,6 +94,7 @@ class MaskedFits:
         self._start: Tensor | None = None  # (S, M, P): mean of the inner solutions at the chosen penalty
         self._last = layer.X.new_zeros(S, masks.folds, M, P)
         self._rounds = self.n_fits = 0
+        self._parts: dict[int, Tensor] = {}
         self._together = _most_together(layer.X)
 
     def run(self, plan: FitPlan) -> tuple[FloatArray, Tensor, npt.NDArray[np.bool_]]:
@@ -124,28 +127,31 @@ class MaskedFits:
         walking = self.choice.walking
         loss = np.full(walking.shape, np.nan)
         parts = self._inner_parts(penalty, walking, before is None)
+        self.n_fits += _size(parts)
         wide = _size(parts) > _NARROW
         ahead = 0.0 if before is None else before - penalty
-        left = self._pass(parts, penalty, ahead, _WIDE_ROUNDS if wide else self.max_iter, loss)
+        left = self._pass(parts, penalty, ahead, loss, wide)
         if left.any():
             # What takes more rounds, as real labels do, is gathered from all splits, and begins where it stands.
-            self._pass(self._inner_parts(penalty, left, False), penalty, 0.0, self.max_iter, loss)
+            self._pass(self._inner_parts(penalty, left, False), penalty, 0.0, loss, False)
         return loss
 
     def _pass(
-        self, parts: Sequence[_Part], penalty: float, ahead: float, max_iter: int, loss: FloatArray
+        self, parts: Sequence[_Part], penalty: float, ahead: float, loss: FloatArray, wide: bool
     ) -> npt.NDArray[np.bool_]:
         """Solve inner problems, write their solutions and losses; (S, M) which did not converge."""
         left = np.zeros(loss.shape, bool)
         for X, batch in self._batches(parts):
             whole = _joined(batch)
             start = whole.theta
-            local = _size(parts) <= _NARROW and start is not None and (ahead == 0 or self._rounds >= _HARD)
+            hard = self._rounds >= (_HARD if ahead else _WIDE_ROUNDS)
+            local = _size(parts) <= _NARROW and start is not None and hard
             inverse = self._local_inverse(batch, penalty) if local else self.layer.inverse(penalty)
             if start is not None and ahead:
                 # To first order in λ: where the last solution's gradient vanished, only the penalty's changes.
                 start = start + (ahead / penalty * whole.ridge * start) @ inverse
-            problems, x, solved = self._solve(X, whole, start, inverse, TOL_INNER, max_iter)
+            effort = (_WIDE_ROUNDS, _WIDE_LEAVE) if wide else (self.max_iter, 0.0)
+            problems, x, solved = self._solve(X, whole, start, inverse, TOL_INNER, *effort)
             total, fine = problems.held_at(x).cpu().numpy(), solved.cpu().numpy()
             begin = 0
             for part in batch:
@@ -170,6 +176,7 @@ class MaskedFits:
         theta = self.layer.X.new_zeros(*penalties.shape, self.layer.X.shape[1])
         converged = np.zeros(penalties.shape, bool)
         for penalty, parts in self._outer_parts(penalties):
+            self.n_fits += _size(parts)
             for X, batch in self._batches(parts):
                 local = _size(parts) <= _NARROW and batch[0].theta is not None
                 inverse = self._local_inverse(batch, penalty) if local else self.layer.inverse(penalty)
@@ -264,10 +271,19 @@ class MaskedFits:
         """Parts with the matrix they are solved on: all together on all rows, or more than suits, split by split."""
         if _size(parts) > self._together:
             for part in parts:
-                yield self.layer.X[self.masks.rows[part.split]], [part]
+                yield self._rows(part.split), [part]
             return
         n = len(self.layer.X)
         yield self.layer.X, [_spread(part, self.masks.rows[part.split], n) for part in parts]
+
+    def _rows(self, split: int) -> Tensor:
+        """The rows of a training part, kept for its next λ where all of them take little memory."""
+        found = self._parts.get(split)
+        if found is None:
+            found = self.layer.X[self.masks.rows[split]]
+            if len(self.masks.rows) * found.numel() <= _KEPT:
+                self._parts[split] = found
+        return found
 
     def _solve(
         self,
@@ -277,13 +293,13 @@ class MaskedFits:
         inverse: Tensor,
         tol: float,
         max_iter: int,
+        leave: float = 0.0,
     ) -> tuple[WeightedProblems, Tensor, Tensor]:
         """The problems, their solutions (B, P), and whether they converged."""
         if start is None:
             start = -(0.5 * (part.weight * part.sign) @ X) @ inverse  # Newton's step from zero
         problems = WeightedProblems(X, part.weight, part.ridge, part.sign, inverse, part.held)
-        found = minimise(problems, start, tol=tol, max_iter=max_iter, memory=_MEMORY, noise=1e-6)
-        self.n_fits += len(start)
+        found = minimise(problems, start, tol=tol, max_iter=max_iter, memory=_MEMORY, noise=1e-6, leave=leave)
         self._rounds = int(found.n_iter.max())
         return problems, found.x, found.converged
 

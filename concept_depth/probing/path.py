@@ -246,13 +246,13 @@ class _Path:
 
 
 def _series(values_BN: Tensor, C_B: Tensor) -> list[list[int]]:
-    """Problems with equal rows of `values`, each series by ascending C; rows are told apart by a projection."""
-    generator = torch.Generator().manual_seed(0)
-    mix = torch.randn(values_BN.shape[1], dtype=torch.float64, generator=generator).to(values_BN.device)
-    keys = (values_BN.double() @ mix).tolist()
-    series: dict[float, list[int]] = {}
+    """Problems with equal rows of `values`, each series by ascending C."""
+    # The rows themselves are the keys: those of a product with them would differ by rounding, as equal rows may stand
+    # in different blocks of it.
+    rows = (values_BN + 0.0).cpu().numpy()  # -0 and 0 are equal
+    series: dict[bytes, list[int]] = {}
     for problem in torch.argsort(C_B, stable=True).tolist():
-        series.setdefault(keys[problem], []).append(problem)
+        series.setdefault(rows[problem].tobytes(), []).append(problem)
     return list(series.values())
 
 

@@ -54,7 +54,8 @@ def score_layers(
     all return the whole.
 
     Args:
-        acts: activations with labels and groups; one layer at a time is held in memory.
+        acts: activations with labels and groups; a layer at a time is held in memory, on a CPU with several cores
+            a few small ones, which are fitted side by side.
         cv: number of folds, a scikit-learn splitter, (train, test) pairs, or None: the whole sample is fitted and
             scored, and its exact separability determined (for the rule `separable`).
         repeats: how often the folds are dealt anew.
@@ -254,10 +255,16 @@ class _Scoring:
     def run(self, progress: Progress) -> LayerScores:
         """Score this process's share of the layers, and take the others from those who scored them."""
         from concept_depth.probing.fits import plan_masks
+        from concept_depth.probing.workers import side_by_side
 
         mine = processes.share([1.0] * len(self.acts.names))
-        for done, index in enumerate(mine, start=1):
-            self._layer(index)
+        layers = ((index, self._read(index)) for index in mine)
+        on_cpu = self.device.startswith("cpu")
+        fitted = (
+            side_by_side(self._layer, layers, lambda layer: layer[1].size) if on_cpu else map(self._layer, layers)
+        )
+        for done, n_fits in enumerate(fitted, start=1):
+            self.n_fits += n_fits
             if callable(progress):
                 progress(done, len(mine))
             elif progress:
@@ -281,15 +288,20 @@ class _Scoring:
         self.separable = {index: found for _, _, separable, _ in parts for index, found in separable.items()}
         self.n_fits = sum(n_fits for _, _, _, n_fits in parts)
 
-    def _layer(self, index: int) -> None:
-        from concept_depth.probing.fits import fit_layer
-
+    def _read(self, index: int) -> npt.NDArray[np.floating[Any]]:
         name = self.acts.names[index]
         X_ND = np.asarray(self.acts[name])
         if not np.isfinite(X_ND).all():
             raise InputError(
                 f"layer {name!r} holds NaN or infinity; leave it out, or extract in float32 (dtype='float32')"
             )
+        return X_ND
+
+    def _layer(self, layer: tuple[int, npt.NDArray[np.floating[Any]]]) -> int:
+        """Fit and score one layer, write its rows, and return how many fits that took."""
+        from concept_depth.probing.fits import fit_layer
+
+        index, X_ND = layer
         fits, naive = fit_layer(X_ND, self.plan, self.naive, device=self.device)
         K = len(self.acts.classes)
         for s, ((_, test), decided) in enumerate(zip(self.splits.pairs, fits.decision, strict=True)):
@@ -302,11 +314,11 @@ class _Scoring:
         test = self.naive.pairs[0][1]
         scoring = self.settings["scoring"]
         self.naive_curve[index] = metrics.score(scoring, naive.decision[0][None], self.labels[None, test], K)[0]
-        self.n_fits += fits.n_fits + naive.n_fits
         if self.splits.in_sample and K == 2:
             from concept_depth.probing.separability import separability
 
             self.separable[index] = separability(X_ND, self.labels).to_dict()
+        return fits.n_fits + naive.n_fits
 
     def _result(self) -> LayerScores:
         scoring = self.settings["scoring"]

@@ -1,0 +1,161 @@
+"""Layers side by side: order, laziness, errors, and that scores do not depend on it."""
+
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from concept_depth.activations import Activations
+from concept_depth.errors import InputError
+from concept_depth.probing import workers
+from concept_depth.probing.lbfgs import minimise
+from concept_depth.probing.path import _series
+from concept_depth.probing.protocol import score_layers
+from concept_depth.probing.workers import side_by_side
+
+
+@pytest.fixture
+def threads():
+    """Sets torch's threads for one test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def layers(n=160, d=12, L=5):
+    rng = np.random.default_rng(0)
+    y = np.arange(n) % 2
+    matrices = [rng.normal(size=(n, d)) + (y[:, None] - 0.5) * k * rng.normal(size=d) / 3 for k in range(L)]
+    return Activations.from_arrays([matrix.astype(np.float32) for matrix in matrices], y, groups=np.arange(n) // 2)
+
+
+def test_results_come_in_order_while_several_are_worked_on(threads):
+    threads(3)
+    together = threading.Barrier(3, timeout=60)  # breaks unless three threads meet here
+
+    def work(item):
+        if item < 3:
+            together.wait()
+        return item, threading.get_ident(), torch.get_num_threads()
+
+    found = list(side_by_side(work, range(9), lambda item: 1))
+    assert [item for item, _, _ in found] == list(range(9))
+    assert threading.get_ident() not in {thread for _, thread, _ in found}
+    assert {each for _, _, each in found} == {1}
+    assert torch.get_num_threads() == 3
+
+
+def test_no_more_is_read_ahead_than_is_worked_on_and_one(threads):
+    threads(2)
+    read, done = [], []
+
+    def items():
+        for item in range(8):
+            read.append(item)
+            assert len(read) - len(done) <= 3
+            yield item
+
+    for item in side_by_side(lambda item: item, items(), lambda item: 1):
+        done.append(item)
+    assert done == read == list(range(8))
+
+
+def test_large_items_are_worked_on_one_by_one_by_all_threads(threads):
+    threads(4)
+    here = threading.get_ident()
+    size = workers._ELEMENTS // 2
+    alone = list(side_by_side(lambda _: threading.get_ident(), range(3), lambda _: size + 1))
+    assert set(alone) == {here}
+    two = list(side_by_side(lambda _: torch.get_num_threads(), range(3), lambda _: size))
+    assert two == [2, 2, 2]
+
+
+def test_nothing_gives_nothing(threads):
+    threads(2)
+    assert list(side_by_side(lambda item: item, [], lambda item: 1)) == []
+
+
+def test_an_error_ends_the_work_and_gives_the_threads_back(threads):
+    threads(2)
+    begun = []
+
+    def work(item):
+        begun.append(item)
+        if item == 1:
+            raise InputError("layer 1 is bad")
+        return item
+
+    with pytest.raises(InputError, match="layer 1 is bad"):
+        list(side_by_side(work, range(100), lambda item: 1))
+    assert len(begun) < 10
+    assert torch.get_num_threads() == 2
+
+
+def test_scores_are_the_same_with_one_thread_and_with_several(threads):
+    acts = layers()
+    threads(1)
+    alone = score_layers(acts, permutations=19, random_state=3)
+    threads(3)
+    seen = []
+    together = score_layers(acts, permutations=19, random_state=3, progress=lambda done, total: seen.append(done))
+    assert seen == [1, 2, 3, 4, 5]
+    np.testing.assert_array_equal(together.decision, alone.decision)
+    np.testing.assert_array_equal(together.null_curves, alone.null_curves)
+    assert together.n_fits == alone.n_fits
+
+
+def test_a_layer_with_nan_is_refused_in_the_midst_of_others(threads):
+    threads(2)
+    good = layers()
+    bad = {name: good[name].copy() for name in good}
+    bad[good.names[3]][5, 1] = np.nan
+    acts = replace(good, read=bad.__getitem__)
+    with pytest.raises(InputError, match=f"{good.names[3]!r} holds NaN"):
+        score_layers(acts, permutations=0)
+    assert torch.get_num_threads() == 2
+
+
+def test_problems_with_equal_rows_are_one_series_whatever_stands_around_them():
+    rng = np.random.default_rng(0)
+    rows = (rng.integers(2, size=(7, 1003)) * rng.choice([-1.0, 1.0], size=(7, 1003))).astype(np.float32)
+    owner = rng.permutation(np.repeat(np.arange(7), 11))
+    values = torch.as_tensor(rows)[owner]
+    values[::2] = torch.where(values[::2] == 0, -0.0, values[::2])
+    C = torch.as_tensor(rng.random(77))
+    found = _series(values, C)
+    assert sorted(map(sorted, found)) == sorted(np.flatnonzero(owner == k).tolist() for k in range(7))
+    for one in found:
+        assert np.all(np.diff(C[one].numpy()) > 0)
+
+
+class Bowls:
+    """½ k_b ‖x‖² of problem b, preconditioned by nothing: problems of k = 1 are solved in one step."""
+
+    def __init__(self, k):
+        self.k, self.rounds = torch.as_tensor(k), 0
+
+    def evaluate(self, x):
+        self.rounds += 1
+        return 1 + 0.5 * (self.k * x.square()).sum(1).double(), self.k * x
+
+    def precondition(self, g):
+        return g
+
+    def keep(self, mask):
+        self.k = self.k[mask]
+
+
+def test_a_few_unsolved_problems_may_be_left_where_they_stand():
+    stretched = np.ones((20, 3))
+    stretched[:2] = [1.0, 50.0, 900.0]
+    x = torch.ones(20, 3, dtype=torch.float64)
+    left = minimise(Bowls(stretched), x, tol=1e-8, max_iter=200, leave=0.1)
+    assert left.converged.tolist() == [False] * 2 + [True] * 18
+    assert int(left.n_iter.max()) < 5
+    assert torch.isfinite(left.x).all()
+    solved = minimise(Bowls(stretched), x, tol=1e-8, max_iter=200, leave=0.09)
+    assert solved.converged.all()
+    resumed = minimise(Bowls(stretched[:2]), left.x[:2], tol=1e-8, max_iter=200)
+    assert resumed.converged.all()
