@@ -40,7 +40,7 @@ def test_results_come_in_order_while_several_are_worked_on(threads):
             together.wait()
         return item, threading.get_ident(), torch.get_num_threads()
 
-    found = list(side_by_side(work, range(9), lambda item: 1))
+    found = list(side_by_side(work, range(9), count=9, size=lambda item: 1))
     assert [item for item, _, _ in found] == list(range(9))
     assert threading.get_ident() not in {thread for _, thread, _ in found}
     assert {each for _, _, each in found} == {1}
@@ -57,7 +57,7 @@ def test_no_more_is_read_ahead_than_is_worked_on_and_one(threads):
             assert len(read) - len(done) <= 3
             yield item
 
-    for item in side_by_side(lambda item: item, items(), lambda item: 1):
+    for item in side_by_side(lambda item: item, items(), count=8, size=lambda item: 1):
         done.append(item)
     assert done == read == list(range(8))
 
@@ -66,15 +66,23 @@ def test_large_items_are_worked_on_one_by_one_by_all_threads(threads):
     threads(4)
     here = threading.get_ident()
     size = workers._ELEMENTS // 2
-    alone = list(side_by_side(lambda _: threading.get_ident(), range(3), lambda _: size + 1))
+    alone = list(side_by_side(lambda _: threading.get_ident(), range(3), count=3, size=lambda _: size + 1))
     assert set(alone) == {here}
-    two = list(side_by_side(lambda _: torch.get_num_threads(), range(3), lambda _: size))
+    two = list(side_by_side(lambda _: torch.get_num_threads(), range(3), count=3, size=lambda _: size))
     assert two == [2, 2, 2]
+
+
+def test_few_items_share_all_threads(threads):
+    threads(4)
+    each = [torch.get_num_threads] * 2
+    assert list(side_by_side(lambda ask: ask(), each, count=2, size=lambda _: 1)) == [2, 2]
+    alone = list(side_by_side(lambda _: threading.get_ident(), [0], count=1, size=lambda _: 1))
+    assert alone == [threading.get_ident()]
 
 
 def test_nothing_gives_nothing(threads):
     threads(2)
-    assert list(side_by_side(lambda item: item, [], lambda item: 1)) == []
+    assert list(side_by_side(lambda item: item, [], count=0, size=lambda item: 1)) == []
 
 
 def test_an_error_ends_the_work_and_gives_the_threads_back(threads):
@@ -88,7 +96,7 @@ def test_an_error_ends_the_work_and_gives_the_threads_back(threads):
         return item
 
     with pytest.raises(InputError, match="layer 1 is bad"):
-        list(side_by_side(work, range(100), lambda item: 1))
+        list(side_by_side(work, range(100), count=100, size=lambda item: 1))
     assert len(begun) < 10
     assert torch.get_num_threads() == 2
 

@@ -259,10 +259,10 @@ class _Scoring:
 
         mine = processes.share([1.0] * len(self.acts.names))
         layers = ((index, self._read(index)) for index in mine)
-        on_cpu = self.device.startswith("cpu")
-        fitted = (
-            side_by_side(self._layer, layers, lambda layer: layer[1].size) if on_cpu else map(self._layer, layers)
-        )
+        if self.device.startswith("cpu"):
+            fitted = side_by_side(self._layer, layers, count=len(mine), size=lambda layer: layer[1].size)
+        else:
+            fitted = map(self._layer, layers)
         for done, n_fits in enumerate(fitted, start=1):
             self.n_fits += n_fits
             if callable(progress):

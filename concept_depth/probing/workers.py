@@ -21,19 +21,20 @@ _ELEMENTS = 1 << 25  # numbers of layers worked on at once; each takes up to som
 
 
 def side_by_side(
-    work: Callable[[Item], Result], items: Iterable[Item], size: Callable[[Item], int]
+    work: Callable[[Item], Result], items: Iterable[Item], *, count: int, size: Callable[[Item], int]
 ) -> Iterator[Result]:
     """Yield `work(item)` of all items in their order, several at a time, torch's threads being divided among them.
 
     Args:
         work: may run in several threads at once.
         items: all of a size; taken in this thread, and one more of them at a time than are worked on.
+        count: how many there are.
         size: how many numbers an item holds; of large ones fewer are worked on at once, each by more threads.
     """
     items = iter(items)
     first = list(itertools.islice(items, 1))
     threads = torch.get_num_threads()
-    workers = min([threads, *(_ELEMENTS // size(item) for item in first)])
+    workers = min([threads, count, *(_ELEMENTS // size(item) for item in first)])
     items = itertools.chain(first, items)
     if workers <= 1:
         yield from map(work, items)
