@@ -1,6 +1,7 @@
 """Layers side by side: order, laziness, errors, and that scores do not depend on it."""
 
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from concept_depth.activations import Activations
 from concept_depth.errors import InputError
-from concept_depth.probing import workers
+from concept_depth.probing import masks, workers
 from concept_depth.probing.lbfgs import minimise
 from concept_depth.probing.path import _series
 from concept_depth.probing.protocol import score_layers
@@ -22,6 +23,15 @@ def threads():
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+def threads_of_a_new_thread():
+    """What torch gives a thread that was not there before; OpenMP's number is each thread's own."""
+    found = []
+    thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    return found[0]
 
 
 def layers(n=160, d=12, L=5):
@@ -44,7 +54,7 @@ def test_results_come_in_order_while_several_are_worked_on(threads):
     assert [item for item, _, _ in found] == list(range(9))
     assert threading.get_ident() not in {thread for _, thread, _ in found}
     assert {each for _, _, each in found} == {1}
-    assert torch.get_num_threads() == 3
+    assert threads_of_a_new_thread() == 3
 
 
 def test_no_more_is_read_ahead_than_is_worked_on_and_one(threads):
@@ -65,11 +75,11 @@ def test_no_more_is_read_ahead_than_is_worked_on_and_one(threads):
 def test_large_items_are_worked_on_one_by_one_by_all_threads(threads):
     threads(4)
     here = threading.get_ident()
-    size = workers._ELEMENTS // 2
+    size = workers._NUMBERS // 2
     alone = list(side_by_side(lambda _: threading.get_ident(), range(3), count=3, size=lambda _: size + 1))
     assert set(alone) == {here}
-    two = list(side_by_side(lambda _: torch.get_num_threads(), range(3), count=3, size=lambda _: size))
-    assert two == [2, 2, 2]
+    some = list(side_by_side(lambda _: torch.get_num_threads(), range(3), count=3, size=lambda _: size))
+    assert some == [2, 2, 2]
 
 
 def test_few_items_share_all_threads(threads):
@@ -98,7 +108,7 @@ def test_an_error_ends_the_work_and_gives_the_threads_back(threads):
     with pytest.raises(InputError, match="layer 1 is bad"):
         list(side_by_side(work, range(100), count=100, size=lambda item: 1))
     assert len(begun) < 10
-    assert torch.get_num_threads() == 2
+    assert threads_of_a_new_thread() == 2
 
 
 def test_scores_are_the_same_with_one_thread_and_with_several(threads):
@@ -122,7 +132,72 @@ def test_a_layer_with_nan_is_refused_in_the_midst_of_others(threads):
     acts = replace(good, read=bad.__getitem__)
     with pytest.raises(InputError, match=f"{good.names[3]!r} holds NaN"):
         score_layers(acts, permutations=0)
-    assert torch.get_num_threads() == 2
+    assert threads_of_a_new_thread() == 2
+
+
+def test_wide_layers_after_a_narrow_one_are_not_all_worked_on_at_once(threads):
+    threads(8)
+    sizes = [1] + [workers._NUMBERS // 2] * 6
+    lock, working, most = threading.Lock(), [], []
+
+    def work(size):
+        with lock:
+            working.append(size)
+            most.append(sum(working))
+        time.sleep(0.02)
+        with lock:
+            working.remove(size)
+
+    list(side_by_side(work, sizes, count=7, size=lambda item: item))
+    assert workers._NUMBERS // 2 < max(most) <= workers._NUMBERS
+
+
+def test_a_reader_may_fill_the_same_memory_with_every_layer(threads):
+    acts = layers()
+    buffer = np.empty_like(acts[0])
+
+    def read(name):
+        buffer[:] = acts[name]
+        return buffer
+
+    threads(3)
+    scores = score_layers(replace(acts, read=read), permutations=0)
+    np.testing.assert_array_equal(scores.decision, score_layers(acts, permutations=0).decision)
+
+
+def test_an_error_of_the_caller_ends_the_workers_at_once(threads):
+    threads(2)
+    before = set(threading.enumerate())
+
+    def refuse(done, total):
+        raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough") as kept:
+        score_layers(layers(), permutations=0, progress=refuse)
+    assert kept.tb is not None  # what holds the frames, as a notebook does
+    assert set(threading.enumerate()) <= before
+    assert threads_of_a_new_thread() == 2
+
+
+def test_what_a_wide_batch_leaves_is_solved_with_the_others(monkeypatch):
+    """Of 3 × 40 problems a split, whatever is not solved at once is left, and ends where it would have ended there."""
+    some, losses = layers(n=200, d=10), []
+    acts = Activations.from_arrays([some[4]], some.labels, groups=some.groups)
+    update = masks.Choice.update
+    monkeypatch.setattr(masks.Choice, "update", lambda *given: losses.append(given[2]) or update(*given))
+    monkeypatch.setattr(masks, "TOL_INNER", 1e-8)
+    passes, passed = [], masks.MaskedFits._pass
+    monkeypatch.setattr(masks.MaskedFits, "_pass", lambda *given: passes.append(given[-1]) or passed(*given))
+    found = {}
+    for leave in (0.0, 1.0):
+        monkeypatch.setattr(masks, "_WIDE_LEAVE", leave)
+        losses.clear()
+        passes.clear()
+        score_layers(acts, permutations=39)
+        found[leave] = list(losses)
+        assert set(passes) == {True, False}
+    for exact, left in zip(found[0.0], found[1.0], strict=True):
+        np.testing.assert_allclose(left, exact, rtol=2e-4)
 
 
 def test_problems_with_equal_rows_are_one_series_whatever_stands_around_them():

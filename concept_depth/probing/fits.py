@@ -159,6 +159,7 @@ def _again(fold: _Fold, decided: FloatArray, penalties: FloatArray, fine: npt.ND
     left = np.flatnonzero(~fine)
     C = 1 / (penalties[left] * len(fold.train))
     decided[left], fine[left] = fold.decide(left, C, fold.layer.plan.tol)
+    fold.layer.n_fits -= len(left)  # they were counted before
 
 
 @lru_cache(maxsize=4)

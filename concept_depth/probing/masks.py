@@ -37,7 +37,7 @@ _NARROW = 200  # problems that a CPU solves together on all rows; more it solves
 _JOINED_GPU = 1 << 25  # problems × rows that a GPU takes together: few large batches keep it from waiting
 _WIDE_ROUNDS = 3  # evaluations after which the problems of a split that are left wait for those of the others
 _WIDE_LEAVE = 0.1  # share of a split's problems that wait for those of the others at once
-_KEPT = 1 << 24  # numbers of all training parts of a layer up to which they are kept
+_KEPT = 1 << 23  # numbers of all training parts of a layer up to which they are kept
 _HARD = 8  # rounds from which the next λ gets a preconditioner at its starting point
 
 
@@ -144,8 +144,7 @@ class MaskedFits:
         for X, batch in self._batches(parts):
             whole = _joined(batch)
             start = whole.theta
-            hard = self._rounds >= (_HARD if ahead else _WIDE_ROUNDS)
-            local = _size(parts) <= _NARROW and start is not None and hard
+            local = _size(parts) <= _NARROW and start is not None and (ahead == 0 or self._rounds >= _HARD)
             inverse = self._local_inverse(batch, penalty) if local else self.layer.inverse(penalty)
             if start is not None and ahead:
                 # To first order in λ: where the last solution's gradient vanished, only the penalty's changes.

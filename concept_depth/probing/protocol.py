@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing
 from numbers import Real
 from typing import Any
 
@@ -54,8 +55,8 @@ def score_layers(
     all return the whole.
 
     Args:
-        acts: activations with labels and groups; a layer at a time is held in memory, on a CPU with several cores
-            a few small ones, which are fitted side by side.
+        acts: activations with labels and groups; a layer at a time is held in memory, or on a CPU one for each core,
+            which are fitted side by side, and fewer where that would take more than some 2 GiB.
         cv: number of folds, a scikit-learn splitter, (train, test) pairs, or None: the whole sample is fitted and
             scored, and its exact separability determined (for the rule `separable`).
         repeats: how often the folds are dealt anew.
@@ -255,25 +256,37 @@ class _Scoring:
     def run(self, progress: Progress) -> LayerScores:
         """Score this process's share of the layers, and take the others from those who scored them."""
         from concept_depth.probing.fits import plan_masks
-        from concept_depth.probing.workers import side_by_side
 
         mine = processes.share([1.0] * len(self.acts.names))
-        layers = ((index, self._read(index)) for index in mine)
-        if self.device.startswith("cpu"):
-            fitted = side_by_side(self._layer, layers, count=len(mine), size=lambda layer: layer[1].size)
-        else:
-            fitted = map(self._layer, layers)
-        for done, n_fits in enumerate(fitted, start=1):
-            self.n_fits += n_fits
-            if callable(progress):
-                progress(done, len(mine))
-            elif progress:
-                print(f"\rprobing layer {done} of {len(mine)}", end="", file=sys.stderr, flush=True)
+        with closing(self._fitted(mine)) as fitted:
+            for done, n_fits in enumerate(fitted, start=1):
+                self.n_fits += n_fits
+                if callable(progress):
+                    progress(done, len(mine))
+                elif progress:
+                    print(f"\rprobing layer {done} of {len(mine)}", end="", file=sys.stderr, flush=True)
         if progress is True:
             print(file=sys.stderr)
         plan_masks.cache_clear()  # else the masks and labels of finished runs stay in memory
         self._exchange(mine)
         return self._result()
+
+    def _fitted(self, mine: list[int]) -> Generator[int, None, None]:
+        """Fit layers, on a CPU several at a time, and yield the number of fits of each."""
+        from concept_depth.probing.workers import side_by_side
+
+        layers = ((index, self._read(index)) for index in mine)
+        if self.device.startswith("cpu"):
+            yield from side_by_side(self._layer, layers, count=len(mine), size=self._held)
+        else:
+            yield from map(self._layer, layers)
+
+    def _held(self, layer: tuple[int, npt.NDArray[np.floating[Any]]]) -> int:
+        """About how many numbers of float32 the fits of a layer hold at once, measured on small and large ones."""
+        N, D = (int(length) for length in layer[1].shape)
+        vectors = len(self.plan.labelings) * (self.plan.n_classes if self.plan.n_classes > 2 else 1)
+        solved = vectors * (INNER_FOLDS if self.plan.inner else 1)  # at once, of one split
+        return 16 * N * D + 2 * len(self.plan.pairs) * solved * D + solved * (16 * N + 24 * D)
 
     def _exchange(self, mine: list[int]) -> None:
         """Fill in what other processes scored."""
@@ -290,7 +303,7 @@ class _Scoring:
 
     def _read(self, index: int) -> npt.NDArray[np.floating[Any]]:
         name = self.acts.names[index]
-        X_ND = np.asarray(self.acts[name])
+        X_ND = np.array(self.acts[name])  # a copy: what reads it may fill the same memory with the next layer
         if not np.isfinite(X_ND).all():
             raise InputError(
                 f"layer {name!r} holds NaN or infinity; leave it out, or extract in float32 (dtype='float32')"

@@ -17,7 +17,7 @@ import torch
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_ELEMENTS = 1 << 25  # numbers of layers worked on at once; each takes up to some 40 bytes
+_NUMBERS = 1 << 29  # held at once, 2 GiB of float32
 
 
 def side_by_side(
@@ -25,29 +25,37 @@ def side_by_side(
 ) -> Iterator[Result]:
     """Yield `work(item)` of all items in their order, several at a time, torch's threads being divided among them.
 
+    Close it if it is left before its end. An interrupt waits for the items in work.
+
     Args:
         work: may run in several threads at once.
-        items: all of a size; taken in this thread, and one more of them at a time than are worked on.
+        items: taken in this thread, and one more of them at a time than are worked on.
         count: how many there are.
-        size: how many numbers an item holds; of large ones fewer are worked on at once, each by more threads.
+        size: how many numbers the work on an item holds; of large ones fewer are worked on at once.
     """
     items = iter(items)
     first = list(itertools.islice(items, 1))
     threads = torch.get_num_threads()
-    workers = min([threads, count, *(_ELEMENTS // size(item) for item in first)])
+    workers = min([threads, count, *(_NUMBERS // size(item) for item in first)])
     items = itertools.chain(first, items)
     if workers <= 1:
         yield from map(work, items)
         return
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,))
-    waiting: deque[Future[Result]] = deque()
+    waiting: deque[tuple[int, Future[Result]]] = deque()
     try:
         for item in items:
-            waiting.append(pool.submit(work, item))
+            held = size(item)
+            while waiting and held + sum(one for one, _ in waiting) > _NUMBERS:
+                yield waiting.popleft()[1].result()
+            waiting.append((held, pool.submit(work, item)))
             if len(waiting) > workers:
-                yield waiting.popleft().result()
+                yield waiting.popleft()[1].result()
         while waiting:
-            yield waiting.popleft().result()
+            yield waiting.popleft()[1].result()
     finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # a worker's number is what threads of others would begin with
+        try:
+            pool.shutdown(cancel_futures=True)
+        finally:
+            # torch gives new threads the number that was set last, in whatever thread.
+            torch.set_num_threads(threads)
