@@ -334,6 +334,12 @@ def test_a_device_that_cannot_be_used_is_refused(device):
         score_layers(sample(layers=1), permutations=0, device=device)
 
 
+def test_a_device_may_be_given_as_torch_has_it():
+    acts = sample(layers=2)
+    scores = score_layers(acts, permutations=0, device=torch.device("cpu"))
+    np.testing.assert_array_equal(scores.decision, score_layers(acts, permutations=0, device="cpu").decision)
+
+
 def test_nothing_of_a_finished_run_is_kept():
     score_layers(sample(layers=1), permutations=0, repeats=1)
     assert plan_masks.cache_info().currsize == 0

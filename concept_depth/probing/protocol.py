@@ -366,15 +366,14 @@ class _Scoring:
         )
 
 
-def _device(device: str) -> str:
-    """ "auto" is a GPU where torch sees one; a device that torch cannot use is refused."""
+def _device(device: Any) -> str:
+    """Its name: "auto" is a GPU where torch sees one; a device that torch cannot use is refused."""
     import torch
 
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=device)
+        return str(torch.empty(0, device=device).device)
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"device={device!r} cannot be used here ({reason}); give 'auto' or 'cpu'") from error
-    return device
